@@ -1,0 +1,432 @@
+//! What replicas say to one another about the order (the table of docs/protocol.md).
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use polder_types::{
+    Blob, Certificate, Checkpoint, Digest, Domain, Epoch, Proof, ReplicaId, Seq, Signed, SignedRequest, Statement,
+    View, encode,
+};
+use serde::{Deserialize, Serialize};
+
+/// Which phase a vote is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Phase {
+    /// PREPARE.
+    Prepare,
+    /// COMMIT.
+    Commit,
+}
+
+/// PREPARE or COMMIT: leaves by [`crate::Output::Persist`] only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Vote {
+    /// The phase.
+    pub phase: Phase,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view.
+    pub view: View,
+    /// The slot.
+    pub slot: Seq,
+    /// The batch.
+    pub digest: Digest,
+}
+
+impl Statement for Vote {
+    const KIND: &'static str = "vote";
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(match self.phase {
+            Phase::Prepare => 1,
+            Phase::Commit => 2,
+        });
+        write_slot(out, self.epoch, self.view, self.slot, &self.digest);
+    }
+}
+
+/// PRE-PREPARE: the leader's proposal of a batch for a slot, never a vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view.
+    pub view: View,
+    /// The slot.
+    pub slot: Seq,
+    /// The batch.
+    pub digest: Digest,
+}
+
+impl Statement for Proposal {
+    const KIND: &'static str = "pre-prepare";
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_slot(out, self.epoch, self.view, self.slot, &self.digest);
+    }
+}
+
+/// SUSPECT: signed once a view, stands until the view ends (R4). `q` of them end the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Suspect {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view that should end.
+    pub view: View,
+}
+
+impl Statement for Suspect {
+    const KIND: &'static str = "suspect";
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.epoch.0.to_le_bytes());
+        out.extend_from_slice(&self.view.0.to_le_bytes());
+    }
+}
+
+/// ABDICATE: the leader of a view gives it up, as after a restart in it (R8); a reason to suspect (R6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Abdicate {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view.
+    pub view: View,
+}
+
+impl Statement for Abdicate {
+    const KIND: &'static str = "abdicate";
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.epoch.0.to_le_bytes());
+        out.extend_from_slice(&self.view.0.to_le_bytes());
+    }
+}
+
+/// What is signed of a VIEW-CHANGE: its body by digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ViewChange {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view that its sender enters.
+    pub view: View,
+    /// [`ViewChangeBody::digest`].
+    pub body: Digest,
+}
+
+impl Statement for ViewChange {
+    const KIND: &'static str = "view-change";
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.epoch.0.to_le_bytes());
+        out.extend_from_slice(&self.view.0.to_le_bytes());
+        out.extend_from_slice(&self.body.0);
+    }
+}
+
+/// What a VIEW-CHANGE says (R9).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewChangeBody {
+    /// The certificate that the view before it ended: `SC(v−1)`.
+    pub suspects: Proof<Suspect>,
+    /// The sender's low watermark.
+    pub low: Seq,
+    /// The certificate of `low`; none at genesis.
+    pub stable: Option<Proof<Checkpoint>>,
+    /// At most one entry a slot of `(low, low+L]`, in order of slot.
+    pub entries: Vec<Entry>,
+}
+
+/// A slot that the sender of a VIEW-CHANGE prepared (`r > 0`) or accepted (`r = 0`), in the highest view in which it
+/// did, with the body durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The slot.
+    pub slot: Seq,
+    /// The view in which it was prepared or accepted.
+    pub view: View,
+    /// The batch.
+    pub digest: Digest,
+    /// The prepared certificate; none with `r = 0`.
+    pub prepared: Option<Proof<Vote>>,
+}
+
+impl ViewChangeBody {
+    /// The digest that is signed.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(Domain::ViewChange, &encode(self))
+    }
+}
+
+/// NEW-VIEW: the VIEW-CHANGEs from which everybody computes how the view starts (R9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NewView {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view that starts.
+    pub view: View,
+    /// The digest of the enclosed VIEW-CHANGEs.
+    pub body: Digest,
+}
+
+impl NewView {
+    /// The digest of enclosed VIEW-CHANGEs.
+    #[must_use]
+    pub fn body_digest(enclosed: &[(Signed<ViewChange>, ViewChangeBody)]) -> Digest {
+        Digest::of(Domain::NewView, &encode(enclosed))
+    }
+}
+
+impl Statement for NewView {
+    const KIND: &'static str = "new-view";
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.epoch.0.to_le_bytes());
+        out.extend_from_slice(&self.view.0.to_le_bytes());
+        out.extend_from_slice(&self.body.0);
+    }
+}
+
+/// STATUS (R15): what its sender has, so that others re-send what it lacks. Authenticated by the channel only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view.
+    pub view: View,
+    /// The body digest of the NEW-VIEW accepted in it; none while it is awaited (view 0 needs none).
+    pub new_view: Option<Digest>,
+    /// The low watermark `h`.
+    pub low: Seq,
+    /// Contiguous committed.
+    pub committed: Seq,
+    /// Executed.
+    pub executed: Seq,
+    /// Whose SUSPECTs of `view` are held, a bit each.
+    pub suspects: u128,
+    /// Whose VIEW-CHANGEs for `view` are held, a bit each: shown by its leader until it has formed the NEW-VIEW.
+    pub view_changes: u128,
+    /// Slots above `committed`, in order; at most `L`.
+    pub slots: Vec<SlotStatus>,
+}
+
+/// What is held of one slot in the sender's view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotStatus {
+    /// The slot.
+    pub slot: Seq,
+    /// The batch accepted in this view.
+    pub accepted: Option<Digest>,
+    /// Whose PREPAREs for it are held, a bit each.
+    pub prepares: u128,
+    /// Whose COMMITs for it are held, a bit each.
+    pub commits: u128,
+}
+
+/// A request for what is missing (R15). Answered with the matching [`Message`], rate-limited per peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Fetch {
+    /// The body of a batch: answered by [`Message::Body`].
+    Body(Digest),
+    /// The commit certificate and body of a slot: answered by [`Message::Committed`], or by [`Message::Stable`] when
+    /// the slot was truncated (R14).
+    Committed(Seq),
+}
+
+/// What replicas send to one another about the order. The large ones are boxed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// A client's request, forwarded by a backup.
+    Request(SignedRequest),
+    /// PRE-PREPARE, the batch beside it.
+    Proposal(Signed<Proposal>, Blob),
+    /// PREPARE or COMMIT.
+    Vote(Signed<Vote>),
+    /// SUSPECT.
+    Suspect(Signed<Suspect>),
+    /// `q` SUSPECTs of one view.
+    Suspects(Proof<Suspect>),
+    /// ABDICATE.
+    Abdicate(Signed<Abdicate>),
+    /// VIEW-CHANGE.
+    ViewChange(Signed<ViewChange>, ViewChangeBody),
+    /// NEW-VIEW.
+    NewView(Signed<NewView>, Vec<(Signed<ViewChange>, ViewChangeBody)>),
+    /// STATUS.
+    Status(Status),
+    /// FETCH.
+    Fetch(Fetch),
+    /// The body of a batch.
+    Body(Blob),
+    /// A commit certificate with its batch.
+    Committed(Proof<Vote>, Blob),
+    /// The certificate of a cut.
+    Stable(Proof<Checkpoint>),
+}
+
+impl Message {
+    /// A commit certificate with its batch, as it travels.
+    #[must_use]
+    pub fn committed(certificate: &Certificate<Vote>, batch: Blob) -> Self {
+        Self::Committed(certificate.proof().clone(), batch)
+    }
+
+    /// What can be said about a message before any of its signatures is checked.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        let mut header = Header { kind: Kind::Other, by: None, epoch: None, view: None, slot: None, digest: None };
+        match self {
+            Self::Vote(vote) => {
+                header.kind = match vote.statement.phase {
+                    Phase::Prepare => Kind::Prepare,
+                    Phase::Commit => Kind::Commit,
+                };
+                header.by = Some(vote.by);
+                header.epoch = Some(vote.statement.epoch);
+                header.view = Some(vote.statement.view);
+                header.slot = Some(vote.statement.slot);
+                header.digest = Some(vote.statement.digest);
+            }
+            Self::Proposal(proposal, _) => {
+                header.kind = Kind::Proposal;
+                header.by = Some(proposal.by);
+                header.epoch = Some(proposal.statement.epoch);
+                header.view = Some(proposal.statement.view);
+                header.slot = Some(proposal.statement.slot);
+                header.digest = Some(proposal.statement.digest);
+            }
+            Self::Suspect(suspect) => {
+                header.kind = Kind::Suspect;
+                header.by = Some(suspect.by);
+                header.epoch = Some(suspect.statement.epoch);
+                header.view = Some(suspect.statement.view);
+            }
+            Self::Suspects(proof) => {
+                header.kind = Kind::Suspects;
+                header.epoch = Some(proof.statement.epoch);
+                header.view = Some(proof.statement.view);
+            }
+            Self::Abdicate(abdicate) => {
+                header.kind = Kind::Abdicate;
+                header.by = Some(abdicate.by);
+                header.epoch = Some(abdicate.statement.epoch);
+                header.view = Some(abdicate.statement.view);
+            }
+            Self::ViewChange(change, _) => {
+                header.kind = Kind::ViewChange;
+                header.by = Some(change.by);
+                header.epoch = Some(change.statement.epoch);
+                header.view = Some(change.statement.view);
+            }
+            Self::NewView(new_view, _) => {
+                header.kind = Kind::NewView;
+                header.by = Some(new_view.by);
+                header.epoch = Some(new_view.statement.epoch);
+                header.view = Some(new_view.statement.view);
+            }
+            Self::Committed(proof, _) => {
+                header.kind = Kind::Committed;
+                header.epoch = Some(proof.statement.epoch);
+                header.view = Some(proof.statement.view);
+                header.slot = Some(proof.statement.slot);
+                header.digest = Some(proof.statement.digest);
+            }
+            Self::Stable(proof) => {
+                header.kind = Kind::Stable;
+                header.epoch = Some(proof.statement.epoch);
+                header.slot = Some(proof.statement.seq);
+            }
+            Self::Request(request) => {
+                header.kind = Kind::Request;
+                header.digest = Some(request.digest());
+            }
+            Self::Status(_) | Self::Fetch(_) | Self::Body(_) => {}
+        }
+        header
+    }
+}
+
+/// The kind of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// PREPARE.
+    Prepare,
+    /// COMMIT.
+    Commit,
+    /// PRE-PREPARE.
+    Proposal,
+    /// SUSPECT.
+    Suspect,
+    /// `q` SUSPECTs.
+    Suspects,
+    /// ABDICATE.
+    Abdicate,
+    /// VIEW-CHANGE.
+    ViewChange,
+    /// NEW-VIEW.
+    NewView,
+    /// A commit certificate.
+    Committed,
+    /// A checkpoint certificate.
+    Stable,
+    /// A forwarded request.
+    Request,
+    /// What carries no signature.
+    Other,
+}
+
+/// What can be said about a message before any of its signatures is checked: enough for [`crate::Core::wants`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The kind.
+    pub kind: Kind,
+    /// Who is said to have signed.
+    pub by: Option<ReplicaId>,
+    /// The epoch.
+    pub epoch: Option<Epoch>,
+    /// The view.
+    pub view: Option<View>,
+    /// The slot.
+    pub slot: Option<Seq>,
+    /// The digest.
+    pub digest: Option<Digest>,
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(request) => write!(f, "REQUEST {}", request.digest()),
+            Self::Proposal(p, _) => {
+                write!(f, "PRE-PREPARE {} {} {}", p.statement.view, p.statement.slot, p.statement.digest)
+            }
+            Self::Vote(v) => {
+                let name = if v.statement.phase == Phase::Prepare { "PREPARE" } else { "COMMIT" };
+                write!(f, "{name} {} {} {} {}", v.by, v.statement.view, v.statement.slot, v.statement.digest)
+            }
+            Self::Suspect(s) => write!(f, "SUSPECT {} {}", s.by, s.statement.view),
+            Self::Suspects(p) => write!(f, "SUSPECTS {}", p.statement.view),
+            Self::Abdicate(a) => write!(f, "ABDICATE {} {}", a.by, a.statement.view),
+            Self::ViewChange(s, body) => {
+                write!(f, "VIEW-CHANGE {} {} h={} entries={}", s.by, s.statement.view, body.low.0, body.entries.len())
+            }
+            Self::NewView(s, enclosed) => write!(f, "NEW-VIEW {} {} of {}", s.by, s.statement.view, enclosed.len()),
+            Self::Status(s) => {
+                write!(f, "STATUS {} h={} committed={} executed={}", s.view, s.low.0, s.committed.0, s.executed.0)
+            }
+            Self::Fetch(Fetch::Body(digest)) => write!(f, "FETCH body {digest}"),
+            Self::Fetch(Fetch::Committed(slot)) => write!(f, "FETCH committed {slot}"),
+            Self::Body(bytes) => write!(f, "BODY {}", polder_types::Batch::digest(bytes)),
+            Self::Committed(p, _) => {
+                write!(f, "COMMITTED {} {}", p.statement.slot, p.statement.digest)
+            }
+            Self::Stable(p) => write!(f, "STABLE {}", p.statement.seq),
+        }
+    }
+}
+
+fn write_slot(out: &mut Vec<u8>, epoch: Epoch, view: View, slot: Seq, digest: &Digest) {
+    out.extend_from_slice(&epoch.0.to_le_bytes());
+    out.extend_from_slice(&view.0.to_le_bytes());
+    out.extend_from_slice(&slot.0.to_le_bytes());
+    out.extend_from_slice(&digest.0);
+}
