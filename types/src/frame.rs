@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Epoch, Reply, Seq, SignedRequest, View};
+use crate::{Digest, Epoch, ReplicaId, Reply, Seq, SessionId, SignedRequest, View};
 
 /// From a client to a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,12 @@ pub enum ClientFrame {
     Where,
     /// A signed request.
     Request(SignedRequest),
+    /// Send the replies of this session here: to be said to every replica after a session is opened and after each
+    /// reconnection, because a replica that was sent no request of the session cannot know which connection of the
+    /// client's key waits for them. Without it replies go to every connection of the key.
+    Attach(SessionId),
+    /// How are you? Answered by [`NodeFrame::Status`].
+    Status,
 }
 
 /// From a node to a client.
@@ -37,4 +43,31 @@ pub enum NodeFrame {
         /// After how long.
         retry_after_ms: u32,
     },
+    /// How the node is.
+    Status(NodeStatus),
+}
+
+/// How a node says it is: for `status`, unsigned, believed by operators only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Which replica it is.
+    pub replica: ReplicaId,
+    /// Whether it leads its view.
+    pub is_leader: bool,
+    /// Whether it took part in a recent quorum.
+    pub is_ready: bool,
+    /// Its view.
+    pub view: View,
+    /// The last slot executed.
+    pub executed: Seq,
+    /// The last slot up to which all are committed.
+    pub committed: Seq,
+    /// The last stable cut; 0 is genesis.
+    pub stable: Seq,
+    /// The state root at the last stable cut; [`Digest::ZERO`] while that is genesis.
+    pub root: Digest,
+    /// Bytes that the ordering log takes on its disk.
+    pub log_bytes: u64,
+    /// Bytes that all data takes on disk.
+    pub disk_bytes: u64,
 }

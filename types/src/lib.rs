@@ -36,7 +36,7 @@ pub use blob::Blob;
 pub use checkpoint::{Checkpoint, history_after, history_genesis};
 pub use cluster_file::{ClusterFile, ReplicaEntry};
 pub use digest::{Digest, Domain, Hasher};
-pub use frame::{ClientFrame, NodeFrame};
+pub use frame::{ClientFrame, NodeFrame, NodeStatus};
 pub use genesis::{ClientAccess, ClientKey, Constants, Genesis, GenesisError, Member, Role};
 pub use hex::Nonce;
 pub use ids::{ClientId, ClusterId, Epoch, PartitionId, Position, ReplicaId, Seq, SessionId, Timestamp, View};
