@@ -1,0 +1,78 @@
+//! Everything that a stranger can make a process hold, as numbers.
+
+use std::time::Duration;
+
+use polder_types::Constants;
+
+/// Bounds of an endpoint. All are local; the defaults fit the default [`Constants`].
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The most bytes of a frame between replicas. A NEW-VIEW may take 3 MiB (R13), a batch 2 MiB.
+    pub replica_frame_bytes_max: usize,
+    /// The most bytes of a frame between a client and a replica: a request, or a reply, and a little.
+    pub client_frame_bytes_max: usize,
+    /// The most bytes that wait to be sent on one lane of one connection. One frame always fits into an empty queue.
+    pub send_queue_bytes_max: usize,
+    /// The most bytes received and not yet read on one lane of one connection. One frame always fits.
+    pub receive_queue_bytes_max: usize,
+    /// The most frames in any one queue.
+    pub queue_frames_max: usize,
+    /// The most connections from clients at once.
+    pub client_connections_max: usize,
+    /// The most connections from one key at once.
+    pub connections_per_key_max: usize,
+    /// The most handshakes under way at once, connections accepted and not yet taken included. When a quarter is
+    /// used, a stranger's address must be proved before anything is computed for it.
+    pub handshakes_max: usize,
+    /// How long connecting may take, hello included, for each address tried.
+    pub connect_timeout: Duration,
+    /// After how long without a sign of life a connection is dead.
+    pub idle_timeout: Duration,
+    /// How often an idle connection gives a sign of life.
+    pub keep_alive: Duration,
+    /// The first wait between two attempts of a [`crate::Link`]; it doubles.
+    pub back_off_first: Duration,
+    /// The longest wait between two attempts of a [`crate::Link`].
+    pub back_off_max: Duration,
+}
+
+impl Limits {
+    /// The limits that fit the constants of an epoch.
+    #[must_use]
+    pub fn new(constants: &Constants) -> Self {
+        // What a frame adds to what it carries: tags, lengths, signatures, a short list of other things.
+        const SLACK_BYTES: usize = 64 << 10;
+        let bytes = |number: u32| usize::try_from(number).unwrap_or(usize::MAX / 4);
+        let client_frame_bytes_max = bytes(constants.request_bytes_max.max(constants.reply_bytes_max)) + SLACK_BYTES;
+        Self {
+            replica_frame_bytes_max: (9 << 19).max(2 * bytes(constants.batch_bytes_max) + SLACK_BYTES),
+            client_frame_bytes_max,
+            send_queue_bytes_max: 8 << 20,
+            receive_queue_bytes_max: client_frame_bytes_max.max(4 << 20),
+            queue_frames_max: 4_096,
+            client_connections_max: 1_024,
+            connections_per_key_max: 256,
+            handshakes_max: 128,
+            connect_timeout: Duration::from_secs(3),
+            idle_timeout: Duration::from_secs(3),
+            keep_alive: Duration::from_millis(750),
+            back_off_first: Duration::from_millis(50),
+            back_off_max: Duration::from_secs(2),
+        }
+    }
+
+    /// The most bytes of a frame on a lane.
+    #[must_use]
+    pub fn frame_bytes_max(&self, lane: crate::Lane) -> usize {
+        match lane {
+            crate::Lane::Ordering | crate::Lane::Transfer => self.replica_frame_bytes_max,
+            crate::Lane::Client => self.client_frame_bytes_max,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new(&Constants::default())
+    }
+}
