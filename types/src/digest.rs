@@ -64,6 +64,8 @@ pub enum Domain {
     Reply = 12,
     /// Something checked before, remembered by its bytes (R13).
     Seen = 13,
+    /// An entry of a partition: its key, value, positions and version.
+    Entry = 14,
 }
 
 /// Hashes several parts in one domain. Variable-length parts go through [`Hasher::sized`].
