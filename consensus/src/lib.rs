@@ -11,13 +11,16 @@ extern crate alloc;
 extern crate std;
 
 mod config;
+mod core;
 mod ignored;
 mod input;
 mod message;
 mod output;
 mod record;
+mod status;
 mod verify;
 
+pub use self::core::{Core, RecoveredLog};
 pub use config::Config;
 pub use ignored::Ignored;
 pub use input::{Input, Now, SessionWindow};
@@ -27,4 +30,5 @@ pub use message::{
 };
 pub use output::{CommittedBatch, Evidence, Output, Refusal, Ticket, To, Why};
 pub use record::Record;
+pub use status::Status;
 pub use verify::{Authentic, BadMessage, Seen, VerifiedMessage, verify};

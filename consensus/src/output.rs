@@ -6,7 +6,7 @@ use core::fmt;
 
 use polder_types::{Batch, Blob, Certificate, Checkpoint, ClientId, Digest, ReplicaId, Seq, Signed};
 
-use crate::{NewView, Proposal, Record, VerifiedMessage, ViewChange, Vote};
+use crate::{NewView, Proposal, Record, VerifiedMessage, ViewChange, ViewChangeBody, Vote};
 
 /// To whom a message goes. Never to oneself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub enum Evidence {
     ViewChanges(Signed<ViewChange>, Signed<ViewChange>),
     /// Two NEW-VIEWs for one view.
     NewViews(Signed<NewView>, Signed<NewView>),
+    /// A COMMIT, and a VIEW-CHANGE for a later view that leaves out, or contradicts, what the COMMIT promised.
+    Forgotten(Signed<Vote>, Signed<ViewChange>, ViewChangeBody),
 }
 
 impl Evidence {
@@ -68,6 +70,7 @@ impl Evidence {
             Self::Votes(first, _) => first.by,
             Self::ViewChanges(first, _) => first.by,
             Self::NewViews(first, _) => first.by,
+            Self::Forgotten(commit, _, _) => commit.by,
         }
     }
 }

@@ -5,7 +5,7 @@ use core::fmt;
 use polder_types::{Blob, Checkpoint, Epoch, Proof, Seq, Signed, View};
 use serde::{Deserialize, Serialize};
 
-use crate::{Proposal, Suspect, ViewChange, ViewChangeBody, Vote};
+use crate::{Proposal, ViewChange, ViewChangeBody, Vote};
 
 /// What a core makes durable, in order. Recovery reads these and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,12 +18,12 @@ pub enum Record {
         view: View,
     },
     /// A proposal was accepted: with its leader's signature, its body, and the own vote that leaves then (PREPARE, or
-    /// COMMIT with `r = 0`).
+    /// COMMIT with `r = 0`), which names view, slot and batch.
     Accepted {
-        /// The proposal.
-        proposal: Signed<Proposal>,
-        /// The body.
-        body: Blob,
+        /// The proposal; none for a slot that the view's NEW-VIEW forces: that is no proposal of the leader's own.
+        proposal: Option<Signed<Proposal>>,
+        /// The body, when no record of this slot before it has it. The body of a no-op is never written.
+        body: Option<Blob>,
         /// The own vote.
         vote: Signed<Vote>,
     },
@@ -31,7 +31,7 @@ pub enum Record {
     Prepared {
         /// The prepared certificate.
         certificate: Proof<Vote>,
-        /// The body, when it was pulled.
+        /// The body, when no record of this slot before it has it.
         body: Option<Blob>,
         /// The own COMMIT.
         vote: Signed<Vote>,
@@ -40,20 +40,16 @@ pub enum Record {
     Committed {
         /// The commit certificate.
         certificate: Proof<Vote>,
-        /// The body, when no record before it has it.
+        /// The body, when no record of this slot before it has it.
         body: Option<Blob>,
     },
-    /// The exact VIEW-CHANGE: the record of having entered its view, re-sent for ever.
+    /// The exact VIEW-CHANGE: the record of having entered its view, re-sent for ever. It holds the certificate that
+    /// ended the view before.
     ViewChange {
         /// What was signed.
         signed: Signed<ViewChange>,
         /// What it says.
         body: ViewChangeBody,
-    },
-    /// The own SUSPECT, so that it is not signed anew; and SCs that were acted on.
-    Suspects {
-        /// The certificate that ended a view.
-        certificate: Proof<Suspect>,
     },
     /// A cut is stable. Also carries forward what older records said and what must outlive them, so that everything
     /// before it about slots `≤ h` can go: the highest view entered, and the own VIEW-CHANGE of it (none in view 0).
@@ -73,11 +69,11 @@ impl Record {
     #[must_use]
     pub fn slot(&self) -> Option<Seq> {
         match self {
-            Self::Accepted { proposal, .. } => Some(proposal.statement.slot),
+            Self::Accepted { vote, .. } => Some(vote.statement.slot),
             Self::Prepared { certificate, .. } | Self::Committed { certificate, .. } => {
                 Some(certificate.statement.slot)
             }
-            Self::Entered { .. } | Self::ViewChange { .. } | Self::Suspects { .. } | Self::Stable { .. } => None,
+            Self::Entered { .. } | Self::ViewChange { .. } | Self::Stable { .. } => None,
         }
     }
 }
@@ -86,9 +82,7 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Entered { view, .. } => write!(f, "entered {view}"),
-            Self::Accepted { proposal, .. } => {
-                write!(f, "accepted {} {}", proposal.statement.view, proposal.statement.slot)
-            }
+            Self::Accepted { vote, .. } => write!(f, "accepted {} {}", vote.statement.view, vote.statement.slot),
             Self::Prepared { certificate, .. } => {
                 write!(f, "prepared {} {}", certificate.statement.view, certificate.statement.slot)
             }
@@ -96,7 +90,6 @@ impl fmt::Display for Record {
                 write!(f, "committed {}", certificate.statement.slot)
             }
             Self::ViewChange { signed, .. } => write!(f, "view-change {}", signed.statement.view),
-            Self::Suspects { certificate } => write!(f, "suspects {}", certificate.statement.view),
             Self::Stable { certificate, .. } => write!(f, "stable {}", certificate.statement.seq),
         }
     }
