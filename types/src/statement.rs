@@ -82,6 +82,14 @@ impl<T> Verified<T> {
     }
 }
 
+impl<T: Clone> Verified<T> {
+    /// A part that was carried, and checked, inside a verified whole.
+    #[must_use]
+    pub fn carried<W>(whole: &Verified<W>, pick: impl FnOnce(&W) -> Option<&T>) -> Option<Self> {
+        pick(whole).cloned().map(Self)
+    }
+}
+
 impl<T> Deref for Verified<T> {
     type Target = T;
 

@@ -1,0 +1,79 @@
+//! What comes in from clients, and what is decided: lookup before ordering, execution after it, cuts between slots.
+
+use std::collections::BTreeMap;
+
+use polder_checkpoint::{Durability, effects_log};
+use polder_consensus::{CommittedBatch, Input, SessionWindow};
+use polder_executor::{Lookup, Service};
+use polder_types::{ClientId, NodeFrame, Reply, SignedRequest, Verified};
+
+use super::event::{Action, Disk};
+use super::Replica;
+
+impl<S: Service> Replica<S> {
+    /// A client's request: answered from the cache, refused for good, or ordered.
+    pub(super) fn request(&mut self, request: Verified<SignedRequest>, out: &mut Vec<Action>) {
+        let Ok(parsed) = request.request() else { return };
+        let client = parsed.client;
+        let window = match self.executor.lookup(&parsed) {
+            Lookup::Answered(replies) | Lookup::Never(replies) => {
+                reply(client, replies, out);
+                return;
+            }
+            Lookup::Order { window, known } => {
+                reply(client, known, out);
+                window.map(|(ack, high)| SessionWindow { ack, high })
+            }
+        };
+        self.queue.push_back(Input::Request { request, window });
+    }
+
+    /// A batch is decided: executes it, answers, logs its effects, and freezes the state after a cut.
+    pub(super) fn deliver(&mut self, batch: &CommittedBatch, out: &mut Vec<Action>) {
+        if batch.slot != self.executor.executed().next() {
+            return; // Below a restored cut: its effects are in the state.
+        }
+        let executed = self.executor.execute(batch.slot, &batch.batch);
+        self.history = batch.history;
+        out.push(Action::Executed {
+            slot: batch.slot,
+            digest: batch.digest,
+            history: batch.history,
+            commands: executed.commands,
+        });
+        let mut by_client: BTreeMap<ClientId, Vec<Reply>> = BTreeMap::new();
+        for (client, answer) in executed.replies {
+            by_client.entry(client).or_default().push(answer);
+        }
+        for (client, replies) in by_client {
+            reply(client, replies, out);
+        }
+        effects_log::append(&mut self.state_writes, batch.slot, &executed.effects);
+        let windows = executed.windows.into_iter();
+        let windows = windows.map(|(client, session, window)| {
+            (client, session, window.map(|(ack, high)| SessionWindow { ack, high }))
+        });
+        self.queue.push_back(Input::Executed { slot: batch.slot, windows: windows.collect() });
+        if self.constants.is_cut(batch.slot) {
+            self.cut(batch, out);
+        }
+    }
+
+    /// Hands what this step wrote to the state store, as one write.
+    pub(super) fn flush_state(&mut self, durability: Durability, out: &mut Vec<Action>) -> Option<u64> {
+        if self.state_writes.is_empty() {
+            return None;
+        }
+        let ticket = self.state_ticket;
+        self.state_ticket += 1;
+        let writes = std::mem::take(&mut self.state_writes);
+        out.push(Action::Write { disk: Disk::State, writes, durability, ticket });
+        Some(ticket)
+    }
+}
+
+fn reply(client: ClientId, replies: Vec<Reply>, out: &mut Vec<Action>) {
+    if !replies.is_empty() {
+        out.push(Action::Reply { client, frame: NodeFrame::Replies(replies) });
+    }
+}

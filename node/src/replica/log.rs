@@ -1,0 +1,342 @@
+//! The vote log: first in, first out, numbered without a gap, chained by hash (R8, R18).
+//!
+//! ```text
+//!   Meta "anchor": where the log begins, and the chain before it
+//!   Log  first ─ row ─ row ─ row ─ row ─ next
+//!                                   └─ chain = H(chain before ‖ entry)
+//! ```
+//!
+//! What waits for a record leaves when the store says that the record, and all before it, is durable. One write and one
+//! sync cover everything that a step appended.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use polder_checkpoint::{Durability, Family, Store, Writes};
+use polder_consensus::{Phase, Record, Ticket, VerifiedMessage, Vote};
+use polder_types::{Checkpoint, ClusterId, Digest, Domain, Hasher, ReplicaId, Seq, Signed, Verified, View, decode, encode};
+use serde::{Deserialize, Serialize};
+
+use super::OpenError;
+use super::event::{Action, Disk};
+use super::message::Remembered;
+
+/// A log entry: what the ordering core recorded, or the replica's own statement about a cut.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Entry {
+    /// The ordering core's.
+    Ordering(Record),
+    /// The own CHECKPOINT, durable before it is sent, the same bytes re-sent for ever (R29).
+    Checkpoint(Signed<Checkpoint>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row {
+    chain: Digest,
+    entry: Entry,
+}
+
+/// Where the log begins; its first row's number, and the chain before it.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Anchor {
+    first: u64,
+    chain: Digest,
+}
+
+/// Whose log it is. Written at the first start, looked for at every other (R18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    cluster: ClusterId,
+    me: ReplicaId,
+}
+
+/// What leaves once a row is durable.
+#[derive(Clone, Debug)]
+pub(super) enum Then {
+    /// The core's votes: to all, and back to the core by the same road.
+    Votes(Vec<Arc<VerifiedMessage>>),
+    /// The core waits for this.
+    Ticket(Ticket),
+    /// The own statement about a cut: to all, and to the own planner.
+    Checkpoint(Verified<Signed<Checkpoint>>),
+}
+
+/// When a row may go.
+#[derive(Clone, Copy, Debug)]
+enum Lifetime {
+    /// Once this slot is truncated.
+    Slot(Seq),
+    /// Once a later `Record::Stable` carries it forward.
+    Carried,
+}
+
+/// The vote log, and what waits for it.
+#[derive(Debug)]
+pub(super) struct Log {
+    first: u64,
+    chain_first: Digest,
+    chain: Digest,
+    rows: VecDeque<(Lifetime, Digest)>,
+    stable_index: u64,
+    ticket: u64,
+    writes: Writes,
+    sync: bool,
+    then: Vec<Then>,
+    waiting: VecDeque<(u64, Vec<Then>)>,
+}
+
+/// What a log says when it is opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) log: Log,
+    pub(super) records: Vec<Record>,
+    pub(super) checkpoints: Vec<Signed<Checkpoint>>,
+    pub(super) remembered: BTreeMap<ReplicaId, Remembered>,
+    pub(super) own: OwnHighest,
+}
+
+/// The highest statements that the own log holds: what nobody else may exceed (R18).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct OwnHighest {
+    prepare: (View, Seq),
+    commit: (View, Seq),
+    view: View,
+    checkpoint: Seq,
+    low: Seq,
+}
+
+const ROWS_A_SCAN: usize = 1_024;
+const ROW_BYTES_MAX: usize = 16 << 20;
+
+impl Log {
+    /// A new log, at the first start: its identity is its first write, before anything else.
+    pub(super) fn create(store: &dyn Store, cluster: ClusterId, me: ReplicaId) -> Result<Opened, OpenError> {
+        if store.get(Family::Meta, b"identity").map_err(OpenError::Store)?.is_some() {
+            return Err(OpenError::NotEmpty);
+        }
+        let mut log = Self::empty(0, Digest::ZERO);
+        log.writes.put(Family::Meta, b"identity".to_vec(), encode(&Identity { cluster, me }));
+        log.writes.put(Family::Meta, b"anchor".to_vec(), encode(&Anchor { first: 0, chain: Digest::ZERO }));
+        log.sync = true;
+        let own = OwnHighest::default();
+        Ok(Opened { log, records: Vec::new(), checkpoints: Vec::new(), remembered: BTreeMap::new(), own })
+    }
+
+    /// Reads a log back, and checks that it is this replica's and unbroken (R18).
+    pub(super) fn open(
+        store: &dyn Store,
+        cluster: ClusterId,
+        me: ReplicaId,
+        replicas: impl Iterator<Item = ReplicaId>,
+    ) -> Result<Opened, OpenError> {
+        let identity = store.get(Family::Meta, b"identity").map_err(OpenError::Store)?.ok_or(OpenError::NoMemory)?;
+        let identity: Identity = decode(&identity, 1_024).map_err(|_| OpenError::Damaged("the identity row"))?;
+        if identity != (Identity { cluster, me }) {
+            return Err(OpenError::Foreign { cluster: identity.cluster, replica: identity.me });
+        }
+        let anchor = store.get(Family::Meta, b"anchor").map_err(OpenError::Store)?.ok_or(OpenError::NoMemory)?;
+        let anchor: Anchor = decode(&anchor, 1_024).map_err(|_| OpenError::Damaged("the anchor row"))?;
+        let log = Self::empty(anchor.first, anchor.chain);
+        let own = OwnHighest::default();
+        let mut opened = Opened { log, records: Vec::new(), checkpoints: Vec::new(), remembered: BTreeMap::new(), own };
+        opened.read_rows(store)?;
+        for replica in replicas {
+            if let Some(row) = store.get(Family::Meta, &memory_key(replica)).map_err(OpenError::Store)? {
+                let remembered = decode(&row, ROW_BYTES_MAX).map_err(|_| OpenError::Damaged("a memory row"))?;
+                opened.remembered.insert(replica, remembered);
+            }
+        }
+        Ok(opened)
+    }
+
+    fn empty(first: u64, chain: Digest) -> Self {
+        Self {
+            first,
+            chain_first: chain,
+            chain,
+            rows: VecDeque::new(),
+            stable_index: first,
+            ticket: 0,
+            writes: Writes::default(),
+            sync: false,
+            then: Vec::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Appends an entry; `then` leaves when it is durable. An entry for which nothing waits needs no sync of its own.
+    pub(super) fn append(&mut self, entry: Entry, then: Vec<Then>) {
+        let chain = self.push(&entry);
+        let key = (self.next() - 1).to_be_bytes().to_vec();
+        self.writes.put(Family::Log, key, encode(&Row { chain, entry }));
+        self.sync |= !then.is_empty();
+        self.then.extend(then);
+    }
+
+    /// Replaces the durable row about another replica's highest statements; rides with the next write (R18).
+    pub(super) fn remember(&mut self, replica: ReplicaId, remembered: &Remembered) {
+        self.writes.put(Family::Meta, memory_key(replica), encode(remembered));
+    }
+
+    /// Deletes the rows that nothing needs any more: those before the newest `Record::Stable` that are about slots
+    /// below `below`, or that it carries forward. The anchor moves in the same write (C10).
+    pub(super) fn truncate(&mut self, below: Seq) {
+        let from = self.first;
+        while self.first < self.stable_index {
+            let Some((lifetime, chain)) = self.rows.front().copied() else { break };
+            if matches!(lifetime, Lifetime::Slot(slot) if slot >= below) {
+                break;
+            }
+            self.rows.pop_front();
+            self.chain_first = chain;
+            self.first += 1;
+        }
+        if self.first > from {
+            let (first, chain) = (self.first, self.chain_first);
+            self.writes.delete_range(Family::Log, from.to_be_bytes().to_vec(), first.to_be_bytes().to_vec());
+            self.writes.put(Family::Meta, b"anchor".to_vec(), encode(&Anchor { first, chain }));
+        }
+    }
+
+    /// Whether anything waits to be written.
+    pub(super) fn has_writes(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    /// Hands everything that was appended to the store, as one write.
+    pub(super) fn flush(&mut self, out: &mut Vec<Action>) {
+        if self.writes.is_empty() {
+            return;
+        }
+        let durability = if self.sync { Durability::Synced } else { Durability::Lazy };
+        if !self.then.is_empty() {
+            self.waiting.push_back((self.ticket, std::mem::take(&mut self.then)));
+        }
+        let writes = std::mem::take(&mut self.writes);
+        out.push(Action::Write { disk: Disk::Log, writes, durability, ticket: self.ticket });
+        self.ticket += 1;
+        self.sync = false;
+    }
+
+    /// What may leave, now that the write with this ticket, and all before it, is durable.
+    pub(super) fn written(&mut self, ticket: u64) -> Vec<Then> {
+        let mut released = Vec::new();
+        while self.waiting.front().is_some_and(|(waiting, _)| *waiting <= ticket)
+            && let Some((_, then)) = self.waiting.pop_front()
+        {
+            released.extend(then);
+        }
+        released
+    }
+
+    /// Rows held.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn next(&self) -> u64 {
+        self.first + self.rows.len() as u64
+    }
+
+    fn push(&mut self, entry: &Entry) -> Digest {
+        self.chain = chain_after(&self.chain, entry);
+        if matches!(entry, Entry::Ordering(Record::Stable { .. })) {
+            self.stable_index = self.next();
+        }
+        self.rows.push_back((lifetime(entry), self.chain));
+        self.chain
+    }
+}
+
+impl Opened {
+    fn read_rows(&mut self, store: &dyn Store) -> Result<(), OpenError> {
+        let mut from = self.log.first;
+        loop {
+            let rows = store
+                .scan(Family::Log, &from.to_be_bytes(), &u64::MAX.to_be_bytes(), ROWS_A_SCAN)
+                .map_err(OpenError::Store)?;
+            let is_last = rows.len() < ROWS_A_SCAN;
+            for (key, value) in rows {
+                if key != self.log.next().to_be_bytes() {
+                    return Err(OpenError::Damaged("the log: a row is missing"));
+                }
+                let row: Row = decode(&value, ROW_BYTES_MAX).map_err(|_| OpenError::Damaged("the log: a row"))?;
+                if self.log.push(&row.entry) != row.chain {
+                    return Err(OpenError::Damaged("the log: its hash chain is broken"));
+                }
+                self.own.note(&row.entry);
+                match row.entry {
+                    Entry::Ordering(record) => self.records.push(record),
+                    Entry::Checkpoint(signed) => self.checkpoints.push(signed),
+                }
+            }
+            from = self.log.next();
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl OwnHighest {
+    fn note(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Ordering(Record::Accepted { vote, .. } | Record::Prepared { vote, .. }) => {
+                self.note_vote(&vote.statement);
+            }
+            Entry::Ordering(Record::ViewChange { signed, .. }) => self.view = self.view.max(signed.statement.view),
+            Entry::Ordering(Record::Entered { view, .. }) => self.view = self.view.max(*view),
+            Entry::Ordering(Record::Stable { certificate, view, .. }) => {
+                self.view = self.view.max(*view);
+                self.low = self.low.max(certificate.statement.seq);
+            }
+            Entry::Ordering(Record::Committed { .. } | Record::Suspects { .. }) => {}
+            Entry::Checkpoint(signed) => self.checkpoint = self.checkpoint.max(signed.statement.seq),
+        }
+    }
+
+    fn note_vote(&mut self, vote: &Vote) {
+        let highest = match vote.phase {
+            Phase::Prepare => &mut self.prepare,
+            Phase::Commit => &mut self.commit,
+        };
+        *highest = (*highest).max((vote.view, vote.slot));
+    }
+
+    /// The first thing that another replica remembers of this one and that its own log does not know (R18): it lost
+    /// its memory. A slot at or below the low watermark may have been truncated.
+    pub(super) fn exceeded_by(&self, remembered: &Remembered) -> Option<String> {
+        let vote = |vote: &Option<Signed<Vote>>, own: (View, Seq)| {
+            let vote = vote.as_ref()?.statement;
+            let is_forgotten = vote.view > self.view || (vote.slot > self.low && (vote.view, vote.slot) > own);
+            is_forgotten.then(|| format!("a {:?} of {} in {}", vote.phase, vote.slot, vote.view))
+        };
+        let view_change = || {
+            let view = remembered.view_change.as_ref()?.statement.view;
+            (view > self.view).then(|| format!("a VIEW-CHANGE for {view}"))
+        };
+        let checkpoint = || {
+            let seq = remembered.checkpoint.as_ref()?.statement.seq;
+            (seq > self.low && seq > self.checkpoint).then(|| format!("a CHECKPOINT of {seq}"))
+        };
+        vote(&remembered.prepare, self.prepare)
+            .or_else(|| vote(&remembered.commit, self.commit))
+            .or_else(view_change)
+            .or_else(checkpoint)
+    }
+}
+
+fn chain_after(before: &Digest, entry: &Entry) -> Digest {
+    Hasher::new(Domain::Log).digest(before).bytes(&encode(entry)).finish()
+}
+
+fn lifetime(entry: &Entry) -> Lifetime {
+    match entry {
+        Entry::Ordering(record) => record.slot().map_or(Lifetime::Carried, Lifetime::Slot),
+        Entry::Checkpoint(signed) => Lifetime::Slot(signed.statement.seq),
+    }
+}
+
+fn memory_key(replica: ReplicaId) -> Vec<u8> {
+    [b"memory/".as_slice(), &[replica.0]].concat()
+}

@@ -1,0 +1,259 @@
+//! The replica: one pure machine that owns the ordering core, the planner, the state transfer and the executor, and
+//! decides the order of everything that leaves.
+//!
+//! It knows nothing of sockets, disks, clocks or threads: [`Replica::step`] takes an [`Event`] and asks for
+//! [`Action`]s. The event loop and the simulator drive this very type.
+//!
+//! ```text
+//!   peers, clients ─Event▶ core ─Persist▶ log ─Written▶ votes to all, and back to the core
+//!                            └─Deliver▶ executor ─▶ replies, effects; at a cut: freeze ─Digested▶ planner ─▶ CHECKPOINT
+//! ```
+//!
+//! - Own votes come back by the same road as others': after their record is durable ([`log`]).
+//! - Nothing is signed or sent before others have confirmed that nothing was forgotten ([`memory`], R18).
+//! - A replica that fell behind the truncated log fetches the certified state ([`catch_up`], R14, C12).
+
+mod catch_up;
+mod cuts;
+mod event;
+mod execution;
+mod log;
+mod memory;
+mod message;
+mod open;
+mod status;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use polder_checkpoint::{Planner, Writes, transfer};
+use polder_consensus::{Core, Header, Input, Message, Now, Output, To};
+use polder_executor::{Executor, Service};
+use polder_types::{Constants, Digest, Keyring, NodeFrame, ReplicaId, Seq, SigningKey, Verified};
+
+pub use event::{Action, Disk, Event};
+pub use message::{Lane, PeerMessage, Remembered, VerifiedPeer, verify_peer};
+pub use open::{OpenError, ReplicaConfig, Start};
+pub use status::{Phase, ReplicaStatus};
+
+use catch_up::CatchUp;
+use log::{Entry, Log, Then};
+use memory::{Memory, Verdict};
+
+/// After how long a client that was told `Busy` should try again.
+const RETRY_AFTER_MS: u32 = 50;
+
+/// One replica, as a pure machine. See the [module](self).
+pub struct Replica<S: Service> {
+    me: ReplicaId,
+    key: SigningKey,
+    keyring: Keyring,
+    constants: Constants,
+    config_digest: Digest,
+    service: Arc<S>,
+    genesis: Arc<polder_types::Genesis>,
+    core: Core,
+    executor: Executor<S>,
+    planner: Planner,
+    catch_up: CatchUp,
+    serve: transfer::Serve,
+    log: Log,
+    memory: Memory,
+    /// What the core is still to be given, in order.
+    queue: VecDeque<Input>,
+    /// What the core asked for at its start, held back until the memory is proven.
+    held_back: Vec<Output>,
+    /// Writes for the state store that this step gathered, and the number of the next.
+    state_writes: Writes,
+    state_ticket: u64,
+    /// Which cut's frontier and certificate are durable once a state write is done.
+    frontiers: BTreeMap<u64, Seq>,
+    /// Cuts that are frozen and whose digests are being computed: the history and what else a statement needs.
+    digesting: BTreeMap<Seq, Digest>,
+    history: Digest,
+    since_status_ms: u64,
+    last_tick_ms: u64,
+    halted: Option<Arc<str>>,
+}
+
+impl<S: Service> Replica<S> {
+    /// Gives the replica one event, and takes what it asks for. Never fails: what it cannot use it ignores and counts.
+    pub fn step(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
+        if self.halted.is_some() {
+            return;
+        }
+        match event {
+            Event::Tick => self.tick(now, out),
+            Event::Peer { from, message } => self.peer(now, from, message, out),
+            Event::Request(request) => {
+                if self.memory.is_proven() {
+                    self.request(request, out);
+                }
+            }
+            Event::Written { disk: Disk::Log, ticket } => {
+                for then in self.log.written(ticket) {
+                    self.durable(then, out);
+                }
+            }
+            Event::Written { disk: Disk::State, ticket } => self.state_written(ticket, out),
+            Event::Digested { frozen } => self.digested(&frozen, out),
+            Event::ImagesWritten { cut } => self.images_written(cut, out),
+            Event::BaseInstalled { cut } => self.base_installed(cut, out),
+        }
+        self.run(now, out);
+        self.flush(out);
+    }
+
+    /// Whether the replica can still use such a message: to be asked before its signatures are checked.
+    #[must_use]
+    pub fn wants(&self, header: &Header) -> bool {
+        self.memory.is_proven() && self.core.wants(header)
+    }
+
+    /// Asserts the invariants of the core and of the glue; for tests and simulations, after every step.
+    ///
+    /// # Panics
+    ///
+    /// When one is broken, which is a bug.
+    pub fn check(&self) {
+        self.core.check();
+        assert!(self.core.status().executed <= self.core.status().delivered, "nothing is executed before it is decided");
+        assert!(self.digesting.len() as u64 <= 2 * self.constants.window_slots, "cuts in digestion are bounded");
+    }
+
+    /// Gives the core its inputs until there are none, and does what it asks for.
+    fn run(&mut self, now: Now, out: &mut Vec<Action>) {
+        let mut outputs = Vec::new();
+        while let Some(input) = self.queue.pop_front() {
+            self.core.step(now, input, &mut outputs);
+            for output in outputs.drain(..) {
+                self.carry_out(output, out);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, output: Output, out: &mut Vec<Action>) {
+        if self.halted.is_some() {
+            return;
+        }
+        match output {
+            Output::Persist { record, then, ticket } => {
+                let votes = (!then.is_empty()).then_some(Then::Votes(then));
+                let then = votes.into_iter().chain(ticket.map(Then::Ticket)).collect();
+                self.log.append(Entry::Ordering(record), then);
+            }
+            Output::Send { to, message } => out.push(Action::Send { to, message: VerifiedPeer::Ordering(message) }),
+            Output::Deliver(batch) => self.deliver(&batch, out),
+            Output::Certified(certificate) => self.certified(certificate, out),
+            Output::FellBehind(certificate) => self.fell_behind(certificate, out),
+            Output::Refused { client, request, .. } => {
+                out.push(Action::Reply { client, frame: NodeFrame::Busy { request, retry_after_ms: RETRY_AFTER_MS } });
+            }
+            Output::Misbehaviour(evidence) => out.push(Action::Evidence(evidence)),
+            Output::Misled(by) => out.push(Action::Misled(by)),
+            Output::Halt(why) => self.halt(why.to_string(), out),
+        }
+    }
+
+    fn peer(&mut self, now: Now, from: ReplicaId, message: VerifiedPeer, out: &mut Vec<Action>) {
+        match message {
+            VerifiedPeer::MemoryAsk { nonce } => {
+                out.push(Action::Send { to: To::One(from), message: self.memory.answer(from, nonce) });
+            }
+            VerifiedPeer::Memory { nonce, remembered } => {
+                match self.memory.answered(from, nonce, &remembered, &self.keyring) {
+                    Verdict::Wait => {}
+                    Verdict::Proven => self.begin(out),
+                    Verdict::Amnesia(what) => self.halt(
+                        format!(
+                            "this data folder has lost memory (R18): {what}. Restore the newest copy of the folder, or \
+                             replace this replica; it must not vote from this one"
+                        ),
+                        out,
+                    ),
+                }
+            }
+            // Until the memory is proven nothing may be signed, so nothing is taken up: STATUS restores it (R15).
+            _ if !self.memory.is_proven() => {}
+            VerifiedPeer::Ordering(message) => self.ordering(from, message, out),
+            VerifiedPeer::Checkpoint(signed) => {
+                self.memory.note_checkpoint(&signed);
+                self.checkpoint_vote(signed, out);
+            }
+            VerifiedPeer::Transfer(message) => self.transfer(now, from, &message, out),
+        }
+    }
+
+    fn ordering(&mut self, from: ReplicaId, message: Arc<polder_consensus::VerifiedMessage>, out: &mut Vec<Action>) {
+        self.memory.note(message.message());
+        // A forwarded request is answered from the cache, or ordered, like one that came from the client itself.
+        let forwarded = Verified::carried(message.verified(), |message| match message {
+            Message::Request(request) => Some(request),
+            _ => None,
+        });
+        match forwarded {
+            Some(request) => self.request(request, out),
+            None => self.queue.push_back(Input::Message { from, message }),
+        }
+    }
+
+    /// A record is durable: what waited for it leaves now, own votes by the same road as others'.
+    fn durable(&mut self, then: Then, out: &mut Vec<Action>) {
+        match then {
+            Then::Votes(votes) => {
+                for message in votes {
+                    out.push(Action::Send { to: To::All, message: VerifiedPeer::Ordering(message.clone()) });
+                    self.queue.push_back(Input::Message { from: self.me, message });
+                }
+            }
+            Then::Ticket(ticket) => self.queue.push_back(Input::Synced(ticket)),
+            Then::Checkpoint(signed) => {
+                out.push(Action::Send { to: To::All, message: VerifiedPeer::Checkpoint(signed.clone()) });
+                self.checkpoint_vote(signed, out);
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Vec<Action>) {
+        let elapsed = now.monotonic_ms.saturating_sub(self.last_tick_ms).min(self.constants.status_period_ms);
+        self.last_tick_ms = now.monotonic_ms;
+        self.since_status_ms += elapsed;
+        let is_due = self.since_status_ms >= self.constants.status_period_ms;
+        if is_due {
+            self.since_status_ms = 0;
+        }
+        if !self.memory.is_proven() {
+            if is_due {
+                out.push(Action::Send { to: To::All, message: self.memory.question() });
+            }
+            return;
+        }
+        if is_due {
+            self.resend_checkpoint(out);
+        }
+        self.transfer_tick(now, out);
+        self.queue.push_back(Input::Tick);
+    }
+
+    /// The memory is proven: what the core asked for at its start leaves now.
+    fn begin(&mut self, out: &mut Vec<Action>) {
+        for output in std::mem::take(&mut self.held_back) {
+            self.carry_out(output, out);
+        }
+    }
+
+    fn flush(&mut self, out: &mut Vec<Action>) {
+        if self.log.has_writes() {
+            self.memory.write_changed(&mut self.log);
+            self.log.flush(out);
+        }
+        self.flush_state(polder_checkpoint::Durability::Lazy, out);
+    }
+
+    /// Stops for good.
+    fn halt(&mut self, why: String, out: &mut Vec<Action>) {
+        let why: Arc<str> = why.into();
+        self.halted = Some(why.clone());
+        out.push(Action::Halt(why));
+    }
+}

@@ -1,0 +1,194 @@
+//! Start-up: from genesis, or from what the two stores remember (R8, R18, C8).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use polder_checkpoint::{Planner, Store, StoreError, Writes, recovery, transfer};
+use polder_consensus::{Config, Core, RecoveredLog};
+use polder_executor::{Executor, ExecutorConfig, Service};
+use polder_types::{
+    Certificate, Checkpoint, ClusterId, Epoch, Genesis, GenesisError, ReplicaId, SigningKey, history_genesis,
+};
+
+use super::catch_up::CatchUp;
+use super::event::Action;
+use super::log::Log;
+use super::memory::Memory;
+use super::Replica;
+
+/// What a replica is told at its start.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// The configuration that the cluster started from.
+    pub genesis: Arc<Genesis>,
+    /// Which replica this is.
+    pub me: ReplicaId,
+    /// The key that signs its statements.
+    pub key: SigningKey,
+    /// Fresh slots it keeps uncommitted as a leader; local, at most `fresh_slots_max`.
+    pub pipeline_slots: u64,
+    /// Drawn anew for each start: answers to an earlier start's question do not count (R18).
+    pub nonce: u64,
+    /// A planted bug, for the simulator only.
+    #[cfg(polder_mutations)]
+    pub mutation: Option<polder_consensus::Mutation>,
+}
+
+/// Whether a replica starts for the first time. The driver knows: an empty disk must never look like genesis (R18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The first start: the stores must be empty.
+    Genesis,
+    /// Any later one: the log must be this replica's own, unbroken.
+    Memory,
+}
+
+/// Why a replica cannot start from its data.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The genesis configuration cannot be.
+    Genesis(GenesisError),
+    /// A store could not be read.
+    Store(StoreError),
+    /// A first start, but the stores are not empty.
+    NotEmpty,
+    /// Not the first start, but there is no log: the disk was lost or emptied (R17, R18).
+    NoMemory,
+    /// The data of another cluster or of another replica.
+    Foreign {
+        /// Whose cluster.
+        cluster: ClusterId,
+        /// Which replica.
+        replica: ReplicaId,
+    },
+    /// Something in the log is damaged before its end.
+    Damaged(&'static str),
+    /// The state cannot be recovered.
+    Recovery(recovery::RecoveryError),
+    /// The recovered state is not one that the executor can go on from.
+    Restore(polder_executor::RestoreError),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Genesis(error) => write!(f, "the cluster's configuration cannot be: {error}"),
+            Self::Store(error) => write!(f, "the data folder cannot be read: {error}"),
+            Self::NotEmpty => f.write_str(
+                "the data folder is marked as new but holds a log already: it was put together from two folders. \
+                 Start from the folder that this replica last ran with",
+            ),
+            Self::NoMemory => f.write_str(
+                "the data folder has lost its log (R18), so this replica no longer knows what it promised and must not \
+                 vote. Put back the folder that it last ran with; a copy that is older will be refused",
+            ),
+            Self::Foreign { cluster, replica } => write!(
+                f,
+                "the data folder belongs to {replica} of {cluster}. Start this replica from its own folder"
+            ),
+            Self::Damaged(what) => write!(
+                f,
+                "{what} is damaged before the end of the log, so this replica no longer knows what it promised and \
+                 must not vote (R18). Put back an intact copy of the folder as it last was"
+            ),
+            Self::Recovery(error) => write!(f, "the state cannot be recovered: {error}"),
+            Self::Restore(error) => write!(f, "the recovered state cannot be executed from: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl<S: Service> Replica<S> {
+    /// Opens a replica from its two stores, which are only read here.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], in words that say what to do: nothing is repaired by guess.
+    pub fn open(
+        config: ReplicaConfig,
+        service: Arc<S>,
+        log_store: &dyn Store,
+        state_store: &dyn Store,
+        start: Start,
+    ) -> Result<(Self, Vec<Action>), OpenError> {
+        let keyring = config.genesis.check().map_err(OpenError::Genesis)?;
+        let cluster = keyring.cluster();
+        let opened = match start {
+            Start::Genesis => Log::create(log_store, cluster, config.me)?,
+            Start::Memory => Log::open(log_store, cluster, config.me, keyring.quorum().members())?,
+        };
+        let recovered =
+            recovery::recover(state_store, &keyring, &config.genesis.constants).map_err(OpenError::Recovery)?;
+        let executor_config = ExecutorConfig { genesis: config.genesis.clone(), epoch: Epoch::ZERO };
+        let executor = match &recovered.state {
+            None => Executor::genesis(service.clone(), executor_config),
+            Some((_, frozen)) => {
+                Executor::restore(service.clone(), executor_config, frozen).map_err(OpenError::Restore)?
+            }
+        };
+        let base: Option<Certificate<Checkpoint>> = recovered.state.as_ref().map(|(certificate, _)| certificate.clone());
+        let history = base.as_ref().map_or(history_genesis(cluster), |base| base.statement().history);
+        let core_config = core_config(&config, &keyring);
+        let (core, held_back) = match start {
+            Start::Genesis => Core::new(core_config),
+            Start::Memory => Core::recover(core_config, RecoveredLog { records: opened.records, base }),
+        };
+        let planner = Planner::recover(config.me, &keyring, &config.genesis.constants, recovered, opened.checkpoints);
+        let memory = Memory::new(config.me, &keyring, config.nonce, opened.own, opened.remembered);
+        let mut replica = Self {
+            me: config.me,
+            key: config.key,
+            constants: config.genesis.constants.clone(),
+            config_digest: config.genesis.digest(),
+            keyring,
+            service,
+            genesis: config.genesis,
+            core,
+            executor,
+            planner,
+            catch_up: CatchUp::default(),
+            serve: transfer::Serve::default(),
+            log: opened.log,
+            memory,
+            queue: VecDeque::new(),
+            held_back,
+            state_writes: Writes::default(),
+            state_ticket: 0,
+            frontiers: BTreeMap::new(),
+            digesting: BTreeMap::new(),
+            history,
+            since_status_ms: 0,
+            last_tick_ms: 0,
+            halted: None,
+        };
+        let mut out = Vec::new();
+        replica.start(&mut out);
+        Ok((replica, out))
+    }
+
+    /// The first actions: the identity row at the first start, the question after what was signed (R18).
+    fn start(&mut self, out: &mut Vec<Action>) {
+        if self.memory.is_proven() {
+            self.begin(out);
+        } else {
+            out.push(Action::Send { to: polder_consensus::To::All, message: self.memory.question() });
+        }
+        self.flush(out);
+    }
+}
+
+fn core_config(config: &ReplicaConfig, keyring: &polder_types::Keyring) -> Config {
+    Config {
+        me: config.me,
+        epoch: Epoch::ZERO,
+        keyring: keyring.clone(),
+        key: config.key.clone(),
+        constants: config.genesis.constants.clone(),
+        pipeline_slots: config.pipeline_slots,
+        #[cfg(polder_mutations)]
+        mutation: config.mutation,
+    }
+}
+
