@@ -66,6 +66,8 @@ pub enum Domain {
     Seen = 13,
     /// An entry of a partition: its key, value, positions and version.
     Entry = 14,
+    /// The chain over the records that an import has read.
+    Import = 15,
 }
 
 /// Hashes several parts in one domain. Variable-length parts go through [`Hasher::sized`].
