@@ -8,7 +8,7 @@ use std::panic::resume_unwind;
 use polder_types::{Blob, Failure, PartitionId, Position, Timestamp};
 
 use crate::footprint::Declared;
-use crate::state::{Entry, SlotEffects, State};
+use crate::state::{Entry, State};
 
 /// What one command may do at most (R28). The same on all replicas: whether a command fails depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,11 +234,11 @@ pub(crate) struct Writes {
 }
 
 impl Writes {
-    pub(crate) fn apply(self, state: &mut State, effects: &mut SlotEffects) {
+    pub(crate) fn apply(self, state: &mut State) {
         for (key, Change { partition, entry }) in self.changes {
             match entry {
-                Some(entry) => state.put(effects, partition, key, entry),
-                None => state.delete(effects, partition, key, self.at),
+                Some(entry) => state.put(partition, key, entry),
+                None => state.delete(partition, key, self.at),
             }
         }
     }

@@ -4,7 +4,7 @@ use polder_types::{Blob, Constants, Digest, Position, Seq, Timestamp, decode, en
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Entry, RestoreError, SlotEffects, State};
+use crate::state::{Entry, RestoreError, State};
 
 /// The key of the [`Clock`].
 pub(crate) const CLOCK: &[u8] = b"clock";
@@ -71,11 +71,11 @@ pub(crate) struct System {
 
 impl System {
     /// Writes the records of genesis.
-    pub(crate) fn genesis(state: &mut State, effects: &mut SlotEffects, configuration: &Digest) -> Self {
+    pub(crate) fn genesis(state: &mut State, configuration: &Digest) -> Self {
         let this = Self::default();
-        write(state, effects, CONFIGURATION, configuration, Position::default());
-        write(state, effects, CLOCK, &this.clock, Position::default());
-        write(state, effects, TOTALS, &this.totals, Position::default());
+        write(state, CONFIGURATION, configuration, Position::default());
+        write(state, CLOCK, &this.clock, Position::default());
+        write(state, TOTALS, &this.totals, Position::default());
         this
     }
 
@@ -91,21 +91,21 @@ impl System {
     }
 
     /// Moves the clock to that of a slot.
-    pub(crate) fn set_clock(&mut self, state: &mut State, effects: &mut SlotEffects, clock: Clock, slot: Seq) {
+    pub(crate) fn set_clock(&mut self, state: &mut State, clock: Clock, slot: Seq) {
         if clock != self.clock {
             self.clock = clock;
-            write(state, effects, CLOCK, &clock, Position { slot, index: 0 });
+            write(state, CLOCK, &clock, Position { slot, index: 0 });
         }
     }
 
     /// Notes, at the end of a cut, what the state holds.
-    pub(crate) fn note_total(&mut self, state: &mut State, effects: &mut SlotEffects, cut: Seq) {
+    pub(crate) fn note_total(&mut self, state: &mut State, cut: Seq) {
         self.totals.note(cut, state.bytes());
-        write(state, effects, TOTALS, &self.totals, Position { slot: cut, index: 0 });
+        write(state, TOTALS, &self.totals, Position { slot: cut, index: 0 });
     }
 }
 
-fn write<T: Serialize>(state: &mut State, effects: &mut SlotEffects, key: &[u8], value: &T, at: Position) {
+fn write<T: Serialize>(state: &mut State, key: &[u8], value: &T, at: Position) {
     let partition = state.layout().system();
-    state.write(effects, partition, Blob::copy(key), Blob::from(encode(value)), at);
+    state.write(partition, Blob::copy(key), Blob::from(encode(value)), at);
 }

@@ -33,20 +33,20 @@ pub type Effects = BTreeMap<PartitionId, Vec<Effect>>;
 
 /// The effects of a slot in the making.
 #[derive(Debug)]
-pub(crate) struct SlotEffects(Vec<Vec<Effect>>);
+pub(super) struct SlotEffects(Vec<Vec<Effect>>);
 
 impl SlotEffects {
-    pub(crate) fn new(partitions: usize) -> Self {
+    pub(super) fn new(partitions: usize) -> Self {
         Self(vec![Vec::new(); partitions])
     }
 
-    pub(crate) fn push(&mut self, partition: PartitionId, effect: Effect) {
+    pub(super) fn push(&mut self, partition: PartitionId, effect: Effect) {
         if let Some(effects) = self.0.get_mut(usize::from(partition.0)) {
             effects.push(effect);
         }
     }
 
-    pub(crate) fn finish(self) -> Effects {
+    pub(super) fn finish(self) -> Effects {
         let numbered = self.0.into_iter().enumerate();
         numbered
             .filter(|(_, effects)| !effects.is_empty())

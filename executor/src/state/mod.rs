@@ -8,7 +8,7 @@ mod partition;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use effects::SlotEffects;
+use effects::SlotEffects;
 pub use effects::{Effect, Effects};
 pub use frozen::{Chunk, Frozen, FrozenPartition, PartitionBuilder, RestoreError};
 pub(crate) use layout::Layout;
@@ -17,24 +17,27 @@ pub(crate) use partition::Partition;
 
 use polder_types::{Blob, PartitionId, Position, Seq, Timestamp};
 
-/// The living state. Whoever changes it names the slot's effects in the same call, so that no change is without its
-/// effect.
+/// The living state. Whatever changes it notes the effect in the same call, so that no change is without its effect.
 #[derive(Debug)]
 pub(crate) struct State {
     layout: Layout,
     partitions: Vec<Partition>,
+    /// Of the slot that is being executed.
+    effects: SlotEffects,
 }
 
 impl State {
     pub(crate) fn empty(layout: Layout) -> Self {
-        Self { layout, partitions: (0..layout.len()).map(|index| Partition::new(PartitionId(index as u16))).collect() }
+        let partitions = (0..layout.len()).map(|index| Partition::new(PartitionId(index as u16))).collect();
+        Self { layout, partitions, effects: SlotEffects::new(layout.len()) }
     }
 
     pub(crate) fn thaw(layout: Layout, frozen: &Frozen) -> Result<Self, RestoreError> {
         if frozen.partitions().len() != layout.len() {
             return Err(RestoreError::Partitions);
         }
-        Ok(Self { layout, partitions: frozen.partitions().iter().map(|frozen| frozen.partition().clone()).collect() })
+        let partitions = frozen.partitions().iter().map(|frozen| frozen.partition().clone()).collect();
+        Ok(Self { layout, partitions, effects: SlotEffects::new(layout.len()) })
     }
 
     pub(crate) fn freeze(&self, seq: Seq, time: Timestamp) -> Frozen {
@@ -61,27 +64,25 @@ impl State {
     }
 
     /// Writes a value under a key, as one more version of what is there.
-    pub(crate) fn write(
-        &mut self,
-        effects: &mut SlotEffects,
-        partition: PartitionId,
-        key: Blob,
-        value: Blob,
-        at: Position,
-    ) {
+    pub(crate) fn write(&mut self, partition: PartitionId, key: Blob, value: Blob, at: Position) {
         let entry = Entry::after(self.partition(partition).get(&key), value, at);
-        self.put(effects, partition, key, entry);
+        self.put(partition, key, entry);
     }
 
     /// Puts an entry that was made from what is there.
-    pub(crate) fn put(&mut self, effects: &mut SlotEffects, partition: PartitionId, key: Blob, entry: Entry) {
-        effects.push(partition, Effect::Put { key: key.clone(), entry: entry.clone() });
+    pub(crate) fn put(&mut self, partition: PartitionId, key: Blob, entry: Entry) {
+        self.effects.push(partition, Effect::Put { key: key.clone(), entry: entry.clone() });
         self.partitions[usize::from(partition.0)].put(key, entry);
     }
 
     /// Deletes what is under a key.
-    pub(crate) fn delete(&mut self, effects: &mut SlotEffects, partition: PartitionId, key: Blob, at: Position) {
+    pub(crate) fn delete(&mut self, partition: PartitionId, key: Blob, at: Position) {
         self.partitions[usize::from(partition.0)].delete(&key, at);
-        effects.push(partition, Effect::Delete { key, at });
+        self.effects.push(partition, Effect::Delete { key, at });
+    }
+
+    /// The effects since they were last taken: those of one slot.
+    pub(crate) fn take_effects(&mut self) -> Effects {
+        std::mem::replace(&mut self.effects, SlotEffects::new(self.layout.len())).finish()
     }
 }
