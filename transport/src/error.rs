@@ -69,10 +69,7 @@ impl ConnectError {
     /// Whether trying again cannot help until somebody changes a file: wrong key, version, cluster, or not let in.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        matches!(
-            self,
-            Self::WrongKey { .. } | Self::WrongVersion(_) | Self::WrongCluster(_) | Self::NotAllowed(_)
-        )
+        matches!(self, Self::WrongKey { .. } | Self::WrongVersion(_) | Self::WrongCluster(_) | Self::NotAllowed(_))
     }
 }
 

@@ -27,10 +27,15 @@
 mod connection;
 mod endpoint;
 mod error;
+mod frame;
+mod hello;
 mod lane;
 mod limits;
 mod link;
 mod listener;
+mod queue;
+mod random;
+mod tls;
 mod wiring;
 
 pub use connection::{Connection, ConnectionStats, Inbox};

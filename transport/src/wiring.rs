@@ -73,6 +73,9 @@ impl Wiring {
 
 impl fmt::Debug for Wiring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wiring").field("socket", &self.socket).field("seeded", &self.seed.is_some()).finish_non_exhaustive()
+        f.debug_struct("Wiring")
+            .field("socket", &self.socket)
+            .field("seeded", &self.seed.is_some())
+            .finish_non_exhaustive()
     }
 }
