@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use polder_checkpoint::{Durability, Writes};
+use polder_checkpoint::{CertifiedState, Durability, Writes};
 use polder_consensus::{Evidence, To};
 use polder_executor::{Frozen, FrozenPartition};
-use polder_types::{Certificate, Checkpoint, ClientId, Digest, NodeFrame, ReplicaId, Seq, SignedRequest, Verified};
+use polder_types::{ClientId, Digest, NodeFrame, ReplicaId, Seq, SignedRequest, Verified};
 
 use super::message::VerifiedPeer;
 
@@ -99,13 +99,11 @@ pub enum Action {
         /// The partitions.
         partitions: Vec<FrozenPartition>,
     },
-    /// Write a transferred state as a new base with `polder_checkpoint::images::install` on the state store, after all
-    /// earlier writes on it, off the loop; then give [`Event::BaseInstalled`].
+    /// Write a transferred state as a new base with `polder_checkpoint::install::write` on the state store, after all
+    /// earlier writes on it, off the loop; then give [`Event::BaseInstalled`]. No write of effects follows until then.
     InstallBase {
-        /// Its certificate.
-        certificate: Certificate<Checkpoint>,
-        /// The state.
-        frozen: Frozen,
+        /// The state and its certificate.
+        state: CertifiedState,
     },
     /// A slot was executed: a fact, for metrics and checkers. In slot order; again after a restart.
     Executed {
@@ -149,11 +147,12 @@ impl fmt::Display for Action {
                 NodeFrame::Replies(replies) => write!(f, "{client} <- {} replies", replies.len()),
                 NodeFrame::Busy { request, .. } => write!(f, "{client} <- busy {request}"),
                 NodeFrame::At { view, cut, .. } => write!(f, "{client} <- at {view} {cut}"),
+                NodeFrame::Status(_) => write!(f, "{client} <- status"),
             },
             Self::Write { disk, durability, ticket, .. } => write!(f, "write {disk:?} {ticket} {durability:?}"),
             Self::Digest { frozen } => write!(f, "digest {}", frozen.seq()),
             Self::WriteImages { cut, partitions } => write!(f, "write {} images of {cut}", partitions.len()),
-            Self::InstallBase { certificate, .. } => write!(f, "install base {}", certificate.statement().seq),
+            Self::InstallBase { state } => write!(f, "install base {}", state.cut()),
             Self::Executed { slot, digest, commands, .. } => write!(f, "executed {slot} {digest} {commands} commands"),
             Self::Evidence(evidence) => write!(f, "evidence against {}", evidence.culprit()),
             Self::Misled(by) => write!(f, "misled by {by}"),

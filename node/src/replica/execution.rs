@@ -7,13 +7,16 @@ use polder_consensus::{CommittedBatch, Input, SessionWindow};
 use polder_executor::{Lookup, Service};
 use polder_types::{ClientId, NodeFrame, Reply, SignedRequest, Verified};
 
-use super::event::{Action, Disk};
 use super::Replica;
+use super::event::{Action, Disk};
 
 impl<S: Service> Replica<S> {
     /// A client's request: answered from the cache, refused for good, or ordered.
     pub(super) fn request(&mut self, request: Verified<SignedRequest>, out: &mut Vec<Action>) {
         let Ok(parsed) = request.request() else { return };
+        if self.is_diverged() {
+            return;
+        }
         let client = parsed.client;
         let window = match self.executor.lookup(&parsed) {
             Lookup::Answered(replies) | Lookup::Never(replies) => {
@@ -30,6 +33,9 @@ impl<S: Service> Replica<S> {
 
     /// A batch is decided: executes it, answers, logs its effects, and freezes the state after a cut.
     pub(super) fn deliver(&mut self, batch: &CommittedBatch, out: &mut Vec<Action>) {
+        if self.catch_up.installing().is_some() {
+            return self.hold(batch);
+        }
         if batch.slot != self.executor.executed().next() {
             return; // Below a restored cut: its effects are in the state.
         }
@@ -45,14 +51,13 @@ impl<S: Service> Replica<S> {
         for (client, answer) in executed.replies {
             by_client.entry(client).or_default().push(answer);
         }
-        for (client, replies) in by_client {
-            reply(client, replies, out);
+        if !self.is_diverged() {
+            by_client.into_iter().for_each(|(client, replies)| reply(client, replies, out));
         }
         effects_log::append(&mut self.state_writes, batch.slot, &executed.effects);
         let windows = executed.windows.into_iter();
-        let windows = windows.map(|(client, session, window)| {
-            (client, session, window.map(|(ack, high)| SessionWindow { ack, high }))
-        });
+        let windows = windows
+            .map(|(client, session, window)| (client, session, window.map(|(ack, high)| SessionWindow { ack, high })));
         self.queue.push_back(Input::Executed { slot: batch.slot, windows: windows.collect() });
         if self.constants.is_cut(batch.slot) {
             self.cut(batch, out);

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use polder_checkpoint::{Durability, Family, Store, Writes};
 use polder_consensus::{Phase, Record, Ticket, VerifiedMessage, Vote};
-use polder_types::{Checkpoint, ClusterId, Digest, Domain, Hasher, ReplicaId, Seq, Signed, Verified, View, decode, encode};
+use polder_types::{
+    Checkpoint, ClusterId, Digest, Domain, Hasher, ReplicaId, Seq, Signed, Verified, View, decode, encode,
+};
 use serde::{Deserialize, Serialize};
 
 use super::OpenError;
@@ -290,7 +292,7 @@ impl OwnHighest {
                 self.view = self.view.max(*view);
                 self.low = self.low.max(certificate.statement.seq);
             }
-            Entry::Ordering(Record::Committed { .. } | Record::Suspects { .. }) => {}
+            Entry::Ordering(Record::Committed { .. }) => {}
             Entry::Checkpoint(signed) => self.checkpoint = self.checkpoint.max(signed.statement.seq),
         }
     }
@@ -339,4 +341,169 @@ fn lifetime(entry: &Entry) -> Lifetime {
 
 fn memory_key(replica: ReplicaId) -> Vec<u8> {
     [b"memory/".as_slice(), &[replica.0]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use polder_checkpoint::MemStore;
+    use polder_types::{Epoch, FaultModel, Genesis, Member, Nonce, SigningKey};
+
+    use super::*;
+
+    const ME: ReplicaId = ReplicaId(0);
+
+    fn key(index: u8) -> SigningKey {
+        SigningKey::from_seed(&[index; 32])
+    }
+
+    fn genesis() -> Genesis {
+        let member = |index: u8| Member { identity: key(100 + index).public(), signing: key(index).public() };
+        Genesis {
+            nonce: Nonce([0; 16]),
+            replicas: (0..4).map(member).collect(),
+            fault_model: FaultModel::Byzantine,
+            constants: polder_types::Constants::default(),
+            clients: polder_types::ClientAccess::default(),
+        }
+    }
+
+    fn cluster() -> ClusterId {
+        genesis().cluster()
+    }
+
+    fn entered(view: u64) -> Entry {
+        Entry::Ordering(Record::Entered { epoch: Epoch::ZERO, view: View(view) })
+    }
+
+    fn vote(view: u64, slot: u64) -> Signed<Vote> {
+        let statement =
+            Vote { phase: Phase::Commit, epoch: Epoch::ZERO, view: View(view), slot: Seq(slot), digest: Digest::ZERO };
+        Signed::sign(ME, statement, cluster(), &key(0)).into_inner()
+    }
+
+    fn committed(slot: u64) -> Entry {
+        let certificate = polder_types::Proof { statement: vote(0, slot).statement, signers: Vec::new() };
+        Entry::Ordering(Record::Committed { certificate, body: None })
+    }
+
+    fn stable(seq: u64) -> Entry {
+        let statement = Checkpoint {
+            epoch: Epoch::ZERO,
+            seq: Seq(seq),
+            root: Digest::ZERO,
+            history: Digest::ZERO,
+            time: polder_types::Timestamp(0),
+            config: Digest::ZERO,
+            pending: Digest::ZERO,
+        };
+        let certificate = polder_types::Proof { statement, signers: Vec::new() };
+        Entry::Ordering(Record::Stable { certificate, view: View(0), view_change: None })
+    }
+
+    /// Applies what the log asks for, as a driver would.
+    fn apply(log: &mut Log, store: &MemStore) -> Vec<Action> {
+        let mut out = Vec::new();
+        log.flush(&mut out);
+        for action in &out {
+            if let Action::Write { writes, durability, .. } = action {
+                assert!(store.apply(writes, *durability).is_ok());
+            }
+        }
+        out
+    }
+
+    fn filled(entries: &[Entry]) -> (Log, MemStore) {
+        let store = MemStore::new();
+        let mut log = Log::create(&store, cluster(), ME).expect("the store is empty").log;
+        apply(&mut log, &store);
+        for entry in entries {
+            log.append(entry.clone(), vec![Then::Ticket(Ticket::Entered(View(0)))]);
+            apply(&mut log, &store);
+        }
+        (log, store)
+    }
+
+    fn open(store: &MemStore) -> Result<Opened, OpenError> {
+        Log::open(store, cluster(), ME, (0..4).map(ReplicaId))
+    }
+
+    #[test]
+    fn what_was_appended_comes_back_in_order() {
+        let (_, store) = filled(&[entered(0), committed(1), committed(2)]);
+        let opened = open(&store).expect("an intact log opens");
+        let shown: Vec<String> = opened.records.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["entered v0", "committed s1", "committed s2"]);
+    }
+
+    #[test]
+    fn r8_nothing_leaves_before_its_record_is_written() {
+        let (mut log, store) = filled(&[]);
+        log.append(entered(0), vec![Then::Ticket(Ticket::Entered(View(0)))]);
+        let Some(Action::Write { ticket, durability, .. }) = apply(&mut log, &store).pop() else {
+            unreachable!("an entry is written")
+        };
+        assert_eq!(durability, Durability::Synced);
+        assert!(log.written(ticket - 1).is_empty());
+        assert_eq!(log.written(ticket).len(), 1);
+        assert!(log.written(ticket).is_empty(), "it leaves once");
+    }
+
+    #[test]
+    fn r18_a_lost_an_emptied_and_a_foreign_log_are_refused() {
+        assert!(matches!(open(&MemStore::new()), Err(OpenError::NoMemory)));
+        let (_, store) = filled(&[entered(0)]);
+        assert!(matches!(Log::create(&store, cluster(), ME), Err(OpenError::NotEmpty)));
+        let foreign = Log::open(&store, cluster(), ReplicaId(1), (0..4).map(ReplicaId));
+        assert!(matches!(foreign, Err(OpenError::Foreign { .. })));
+    }
+
+    #[test]
+    fn r18_a_missing_row_and_a_changed_row_are_found() {
+        let (_, store) = filled(&[entered(0), committed(1), committed(2)]);
+        let intact = store.snapshot();
+        let mut writes = Writes::new();
+        writes.delete(Family::Log, 1u64.to_be_bytes().to_vec());
+        assert!(store.apply(&writes, Durability::Synced).is_ok());
+        assert!(matches!(open(&store), Err(OpenError::Damaged(_))));
+
+        store.restore(&intact);
+        let mut writes = Writes::new();
+        let row = Row { chain: Digest::ZERO, entry: committed(7) };
+        writes.put(Family::Log, 1u64.to_be_bytes().to_vec(), encode(&row));
+        assert!(store.apply(&writes, Durability::Synced).is_ok());
+        assert!(matches!(open(&store), Err(OpenError::Damaged(_))));
+    }
+
+    #[test]
+    fn c10_only_rows_before_the_newest_stable_record_and_below_the_slot_go() {
+        let (mut log, store) = filled(&[entered(0), committed(1), committed(2), committed(3), stable(2), committed(4)]);
+        log.truncate(Seq(3));
+        apply(&mut log, &store);
+        let shown = |store: &MemStore| -> Vec<String> {
+            open(store).expect("a truncated log opens").records.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(shown(&store), ["committed s3", "stable s2", "committed s4"]);
+        log.truncate(Seq(9));
+        apply(&mut log, &store);
+        assert_eq!(shown(&store), ["stable s2", "committed s4"], "nothing at or after the stable record goes");
+    }
+
+    #[test]
+    fn r18_what_another_remembers_beyond_the_own_log_is_amnesia() {
+        let mut own = OwnHighest::default();
+        own.note(&Entry::Ordering(Record::Prepared {
+            certificate: polder_types::Proof { statement: vote(2, 5).statement, signers: Vec::new() },
+            body: None,
+            vote: vote(2, 5),
+        }));
+        own.view = View(2);
+        let shows = |view, slot| {
+            let remembered = Remembered { commit: Some(vote(view, slot)), ..Remembered::default() };
+            own.exceeded_by(&remembered).is_some()
+        };
+        assert!(!shows(2, 5));
+        assert!(!shows(1, 9), "an older view's vote is covered by a newer one");
+        assert!(shows(2, 6));
+        assert!(shows(3, 1));
+    }
 }

@@ -37,6 +37,7 @@ pub use open::{OpenError, ReplicaConfig, Start};
 pub use status::{Phase, ReplicaStatus};
 
 use catch_up::CatchUp;
+use cuts::{Diverged, Statements};
 use log::{Entry, Log, Then};
 use memory::{Memory, Verdict};
 
@@ -71,6 +72,9 @@ pub struct Replica<S: Service> {
     /// Cuts that are frozen and whose digests are being computed: the history and what else a statement needs.
     digesting: BTreeMap<Seq, Digest>,
     history: Digest,
+    statements: Statements,
+    images_in_flight: bool,
+    diverged: Option<Diverged>,
     since_status_ms: u64,
     last_tick_ms: u64,
     halted: Option<Arc<str>>,
@@ -84,7 +88,7 @@ impl<S: Service> Replica<S> {
         }
         match event {
             Event::Tick => self.tick(now, out),
-            Event::Peer { from, message } => self.peer(now, from, message, out),
+            Event::Peer { from, message } => self.peer(from, message, out),
             Event::Request(request) => {
                 if self.memory.is_proven() {
                     self.request(request, out);
@@ -96,7 +100,7 @@ impl<S: Service> Replica<S> {
                 }
             }
             Event::Written { disk: Disk::State, ticket } => self.state_written(ticket, out),
-            Event::Digested { frozen } => self.digested(&frozen, out),
+            Event::Digested { frozen } => self.digested(frozen, out),
             Event::ImagesWritten { cut } => self.images_written(cut, out),
             Event::BaseInstalled { cut } => self.base_installed(cut, out),
         }
@@ -117,7 +121,11 @@ impl<S: Service> Replica<S> {
     /// When one is broken, which is a bug.
     pub fn check(&self) {
         self.core.check();
-        assert!(self.core.status().executed <= self.core.status().delivered, "nothing is executed before it is decided");
+        self.planner.check();
+        assert!(
+            self.core.status().executed <= self.core.status().delivered,
+            "nothing is executed before it is decided"
+        );
         assert!(self.digesting.len() as u64 <= 2 * self.constants.window_slots, "cuts in digestion are bounded");
     }
 
@@ -155,7 +163,7 @@ impl<S: Service> Replica<S> {
         }
     }
 
-    fn peer(&mut self, now: Now, from: ReplicaId, message: VerifiedPeer, out: &mut Vec<Action>) {
+    fn peer(&mut self, from: ReplicaId, message: VerifiedPeer, out: &mut Vec<Action>) {
         match message {
             VerifiedPeer::MemoryAsk { nonce } => {
                 out.push(Action::Send { to: To::One(from), message: self.memory.answer(from, nonce) });
@@ -180,7 +188,7 @@ impl<S: Service> Replica<S> {
                 self.memory.note_checkpoint(&signed);
                 self.checkpoint_vote(signed, out);
             }
-            VerifiedPeer::Transfer(message) => self.transfer(now, from, &message, out),
+            VerifiedPeer::Transfer(message) => self.transfer(from, &message, out),
         }
     }
 
@@ -207,10 +215,7 @@ impl<S: Service> Replica<S> {
                 }
             }
             Then::Ticket(ticket) => self.queue.push_back(Input::Synced(ticket)),
-            Then::Checkpoint(signed) => {
-                out.push(Action::Send { to: To::All, message: VerifiedPeer::Checkpoint(signed.clone()) });
-                self.checkpoint_vote(signed, out);
-            }
+            Then::Checkpoint(signed) => self.statement_durable(signed, out),
         }
     }
 
@@ -229,9 +234,10 @@ impl<S: Service> Replica<S> {
             return;
         }
         if is_due {
-            self.resend_checkpoint(out);
+            self.resend_statements(out);
         }
-        self.transfer_tick(now, out);
+        self.transfer_tick(out);
+        self.divergence_tick(elapsed, out);
         self.queue.push_back(Input::Tick);
     }
 

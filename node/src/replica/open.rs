@@ -4,18 +4,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use polder_checkpoint::planner::PlannerConfig;
 use polder_checkpoint::{Planner, Store, StoreError, Writes, recovery, transfer};
 use polder_consensus::{Config, Core, RecoveredLog};
 use polder_executor::{Executor, ExecutorConfig, Service};
 use polder_types::{
-    Certificate, Checkpoint, ClusterId, Epoch, Genesis, GenesisError, ReplicaId, SigningKey, history_genesis,
+    Certificate, Checkpoint, ClusterId, Epoch, Genesis, GenesisError, Keyring, ReplicaId, Seq, Signed, SigningKey,
+    Verified, history_genesis,
 };
 
+use super::Replica;
 use super::catch_up::CatchUp;
+use super::cuts::Statements;
 use super::event::Action;
 use super::log::Log;
 use super::memory::Memory;
-use super::Replica;
 
 /// What a replica is told at its start.
 #[derive(Clone, Debug)]
@@ -83,10 +86,9 @@ impl fmt::Display for OpenError {
                 "the data folder has lost its log (R18), so this replica no longer knows what it promised and must not \
                  vote. Put back the folder that it last ran with; a copy that is older will be refused",
             ),
-            Self::Foreign { cluster, replica } => write!(
-                f,
-                "the data folder belongs to {replica} of {cluster}. Start this replica from its own folder"
-            ),
+            Self::Foreign { cluster, replica } => {
+                write!(f, "the data folder belongs to {replica} of {cluster}. Start this replica from its own folder")
+            }
             Self::Damaged(what) => write!(
                 f,
                 "{what} is damaged before the end of the log, so this replica no longer knows what it promised and \
@@ -119,23 +121,24 @@ impl<S: Service> Replica<S> {
             Start::Genesis => Log::create(log_store, cluster, config.me)?,
             Start::Memory => Log::open(log_store, cluster, config.me, keyring.quorum().members())?,
         };
-        let recovered =
-            recovery::recover(state_store, &keyring, &config.genesis.constants).map_err(OpenError::Recovery)?;
         let executor_config = ExecutorConfig { genesis: config.genesis.clone(), epoch: Epoch::ZERO };
-        let executor = match &recovered.state {
-            None => Executor::genesis(service.clone(), executor_config),
-            Some((_, frozen)) => {
-                Executor::restore(service.clone(), executor_config, frozen).map_err(OpenError::Restore)?
-            }
-        };
-        let base: Option<Certificate<Checkpoint>> = recovered.state.as_ref().map(|(certificate, _)| certificate.clone());
+        let mut executor = Executor::genesis(service.clone(), executor_config.clone());
+        let recovered = recovery::recover(state_store, &keyring, &executor.freeze()).map_err(OpenError::Recovery)?;
+        if let Some(state) = &recovered.state {
+            executor =
+                Executor::restore(service.clone(), executor_config, state.frozen()).map_err(OpenError::Restore)?;
+        }
+        let base: Option<Certificate<Checkpoint>> = recovered.state.as_ref().map(|state| state.certificate().clone());
         let history = base.as_ref().map_or(history_genesis(cluster), |base| base.statement().history);
         let core_config = core_config(&config, &keyring);
         let (core, held_back) = match start {
             Start::Genesis => Core::new(core_config),
-            Start::Memory => Core::recover(core_config, RecoveredLog { records: opened.records, base }),
+            Start::Memory => Core::recover(core_config, RecoveredLog { records: opened.records, base: base.clone() }),
         };
-        let planner = Planner::recover(config.me, &keyring, &config.genesis.constants, recovered, opened.checkpoints);
+        let stable = base.as_ref().map_or(Seq::ZERO, |base| base.statement().seq);
+        let planner_config = PlannerConfig::new(&config.genesis.constants, keyring.quorum(), config.pipeline_slots);
+        let (planner, planned) = Planner::new(planner_config, recovered);
+        let statements = verified_statements(opened.checkpoints, stable, &keyring)?;
         let memory = Memory::new(config.me, &keyring, config.nonce, opened.own, opened.remembered);
         let mut replica = Self {
             me: config.me,
@@ -149,7 +152,7 @@ impl<S: Service> Replica<S> {
             executor,
             planner,
             catch_up: CatchUp::default(),
-            serve: transfer::Serve::default(),
+            serve: transfer::Serve::new(transfer::ServeConfig::default()),
             log: opened.log,
             memory,
             queue: VecDeque::new(),
@@ -159,11 +162,15 @@ impl<S: Service> Replica<S> {
             frontiers: BTreeMap::new(),
             digesting: BTreeMap::new(),
             history,
+            statements: Statements::recovered(statements),
+            images_in_flight: false,
+            diverged: None,
             since_status_ms: 0,
             last_tick_ms: 0,
             halted: None,
         };
         let mut out = Vec::new();
+        replica.carry_out_plan(planned, &mut out);
         replica.start(&mut out);
         Ok((replica, out))
     }
@@ -179,7 +186,18 @@ impl<S: Service> Replica<S> {
     }
 }
 
-fn core_config(config: &ReplicaConfig, keyring: &polder_types::Keyring) -> Config {
+/// The own statements above the restored cut: what is in the own log was signed here, and is sent again.
+fn verified_statements(
+    checkpoints: Vec<Signed<Checkpoint>>,
+    stable: Seq,
+    keyring: &Keyring,
+) -> Result<Vec<Verified<Signed<Checkpoint>>>, OpenError> {
+    let above = checkpoints.into_iter().filter(|signed| signed.statement.seq > stable);
+    let verified = above.map(|signed| signed.verify(keyring).map_err(|_| OpenError::Damaged("a checkpoint statement")));
+    verified.collect()
+}
+
+fn core_config(config: &ReplicaConfig, keyring: &Keyring) -> Config {
     Config {
         me: config.me,
         epoch: Epoch::ZERO,
@@ -191,4 +209,3 @@ fn core_config(config: &ReplicaConfig, keyring: &polder_types::Keyring) -> Confi
         mutation: config.mutation,
     }
 }
-

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use polder_checkpoint::planner::PlannerStatus;
+use polder_checkpoint::transfer::Progress;
 use polder_executor::Service;
 use polder_types::{Digest, ReplicaId, Seq, Timestamp};
 
@@ -18,14 +20,12 @@ pub enum Phase {
     },
     /// It orders and executes.
     Running,
-    /// It fetches the state as of this cut; it orders meanwhile.
-    Fetching {
+    /// It fetches the state as of a cut; it orders meanwhile.
+    Fetching(Progress),
+    /// It writes the state that it fetched to its disk.
+    Installing {
         /// The cut.
         cut: Seq,
-        /// Partitions that are there.
-        partitions_done: usize,
-        /// Partitions in all.
-        partitions: usize,
     },
     /// It has stopped for good, for this reason.
     Halted(Arc<str>),
@@ -50,12 +50,14 @@ pub struct ReplicaStatus {
     pub stable: Seq,
     /// The certified root at `stable`; none at genesis.
     pub root: Option<Digest>,
-    /// The newest cut that this replica could recover to from its own disk.
-    pub durable: Seq,
+    /// The planner.
+    pub planner: PlannerStatus,
     /// Rows in the vote log.
     pub log_rows: usize,
-    /// Snapshots held as sources of transfer or until they are certified.
-    pub snapshots: usize,
+    /// Open sessions.
+    pub sessions: usize,
+    /// Bytes of the state that `state_bytes_max` bounds.
+    pub state_bytes: u64,
 }
 
 impl<S: Service> Replica<S> {
@@ -72,9 +74,10 @@ impl<S: Service> Replica<S> {
             time: self.executor.time(),
             stable: stable.map_or(Seq::ZERO, |checkpoint| checkpoint.seq),
             root: stable.map(|checkpoint| checkpoint.root),
-            durable: self.planner.durable(),
+            planner: self.planner.status(),
             log_rows: self.log.rows(),
-            snapshots: self.planner.snapshots(),
+            sessions: self.executor.sessions(),
+            state_bytes: self.executor.state_bytes(),
         }
     }
 
@@ -85,10 +88,10 @@ impl<S: Service> Replica<S> {
         if !self.memory.is_proven() {
             return Phase::Remembering { answers_missing: self.memory.answers_missing() };
         }
-        match self.catch_up.progress() {
-            Some((cut, partitions_done, partitions)) => Phase::Fetching { cut, partitions_done, partitions },
-            None => Phase::Running,
+        if let Some(state) = self.catch_up.installing() {
+            return Phase::Installing { cut: state.cut() };
         }
+        self.catch_up.progress().map_or(Phase::Running, Phase::Fetching)
     }
 }
 
@@ -98,9 +101,10 @@ impl fmt::Display for ReplicaStatus {
         match &self.phase {
             Phase::Remembering { answers_missing } => write!(f, " remembering ({answers_missing} answers missing)"),
             Phase::Running => Ok(()),
-            Phase::Fetching { cut, partitions_done, partitions } => {
+            Phase::Fetching(Progress { cut, partitions_done, partitions, .. }) => {
                 write!(f, " fetching {cut} ({partitions_done}/{partitions} partitions)")
             }
+            Phase::Installing { cut } => write!(f, " installing {cut}"),
             Phase::Halted(why) => write!(f, " halted: {why}"),
         }
     }
