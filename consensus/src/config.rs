@@ -17,4 +17,7 @@ pub struct Config {
     pub constants: Constants,
     /// Fresh slots a leader keeps uncommitted; what more arrives waits and packs. Local; at most `fresh_slots_max`.
     pub pipeline_slots: u64,
+    /// The planted bug, if any: only in the simulator's build for them.
+    #[cfg(polder_mutations)]
+    pub mutation: Option<crate::Mutation>,
 }

@@ -1,5 +1,6 @@
 //! What a core asks for.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -58,7 +59,7 @@ pub enum Evidence {
     /// Two NEW-VIEWs for one view.
     NewViews(Signed<NewView>, Signed<NewView>),
     /// A COMMIT, and a VIEW-CHANGE for a later view that leaves out, or contradicts, what the COMMIT promised.
-    Forgotten(Signed<Vote>, Signed<ViewChange>, ViewChangeBody),
+    Forgotten(Signed<Vote>, Box<(Signed<ViewChange>, ViewChangeBody)>),
 }
 
 impl Evidence {
@@ -70,7 +71,7 @@ impl Evidence {
             Self::Votes(first, _) => first.by,
             Self::ViewChanges(first, _) => first.by,
             Self::NewViews(first, _) => first.by,
-            Self::Forgotten(commit, _, _) => commit.by,
+            Self::Forgotten(commit, _) => commit.by,
         }
     }
 }

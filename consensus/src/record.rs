@@ -61,6 +61,9 @@ pub enum Record {
         /// The own VIEW-CHANGE of that view.
         view_change: Option<(Signed<ViewChange>, ViewChangeBody)>,
     },
+    /// Stands for a record that a planted bug forgets to write.
+    #[cfg(polder_mutations)]
+    Volatile,
 }
 
 impl Record {
@@ -74,6 +77,8 @@ impl Record {
                 Some(certificate.statement.slot)
             }
             Self::Entered { .. } | Self::ViewChange { .. } | Self::Stable { .. } => None,
+            #[cfg(polder_mutations)]
+            Self::Volatile => None,
         }
     }
 }
@@ -91,6 +96,8 @@ impl fmt::Display for Record {
             }
             Self::ViewChange { signed, .. } => write!(f, "view-change {}", signed.statement.view),
             Self::Stable { certificate, .. } => write!(f, "stable {}", certificate.statement.seq),
+            #[cfg(polder_mutations)]
+            Self::Volatile => f.write_str("nothing"),
         }
     }
 }

@@ -74,6 +74,11 @@ impl VerifiedMessage {
         let Ok(message) = Verified::by::<Infallible>(message, |_| Ok(()));
         Self { message, authentic: Authentic::NotAsked, batch: None }
     }
+
+    /// A proposal of one's own: its requests were verified when they came.
+    pub(crate) fn own_proposal(message: Message, batch: Arc<Batch>) -> Self {
+        Self { authentic: Authentic::Yes, batch: Some(batch), ..Self::own(message) }
+    }
 }
 
 /// What was checked before, by digest: a vote, a certificate or a request that comes again in another message is not
@@ -278,4 +283,11 @@ pub(crate) fn carried<S: Statement>(
     pick: impl FnOnce(&Message) -> Option<&Proof<S>>,
 ) -> Option<Certificate<S>> {
     Certificate::carried(message.verified(), pick)
+}
+
+/// A part of a verified message, which is verified with it.
+pub(crate) fn part<T>(message: &VerifiedMessage, pick: impl FnOnce(&Message) -> Option<T>) -> Option<Verified<T>> {
+    let part = pick(message.message())?;
+    let Ok(part) = Verified::by::<Infallible>(part, |_| Ok(()));
+    Some(part)
 }

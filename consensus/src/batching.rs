@@ -1,0 +1,116 @@
+//! What a leader proposes: batches of waiting requests, and filler (R16).
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use polder_types::{Batch, Digest, ReplicaId, Seq, Timestamp};
+
+use crate::progress::Timer;
+use crate::{Core, Message, Output, Proposal, To, VerifiedMessage};
+
+/// What only a leader needs.
+#[derive(Debug, Default)]
+pub(crate) struct Leading {
+    /// The slot of the next fresh proposal.
+    pub(crate) next: Seq,
+    /// The VIEW-CHANGEs for the current view, one a replica: from them its NEW-VIEW is formed (R9, R42).
+    pub(crate) changes: BTreeMap<ReplicaId, Arc<VerifiedMessage>>,
+    /// The largest time of a delivered or proposed batch.
+    pub(crate) last_time: Timestamp,
+}
+
+impl Leading {
+    /// The batches that the VIEW-CHANGEs held list: what was pulled for them is kept while the NEW-VIEW is formed.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = Digest> + '_ {
+        let bodies = self.changes.values().filter_map(|message| match message.message() {
+            Message::ViewChange(_, body) => Some(body),
+            _ => None,
+        });
+        bodies.flat_map(|body| body.entries.iter().map(|entry| entry.digest))
+    }
+}
+
+impl Core {
+    /// Proposes while the pipeline has room and something waits: a batch closes when it is full or when there is room
+    /// for it, so that an idle cluster adds no delay and a busy one packs.
+    pub(crate) fn propose(&mut self, out: &mut Vec<Output>) {
+        while self.may_propose() {
+            let slot = self.leading.next;
+            let requests = self.requests.take(slot, self.config.constants.batch_bytes_max as usize);
+            if requests.is_empty() && !self.filler_is_due(slot) {
+                return;
+            }
+            self.leading.last_time = self.leading.last_time.max(self.wall);
+            let batch = Batch { ts: self.leading.last_time, requests };
+            self.leading.next = slot.next();
+            self.propose_batch(slot, batch, out);
+        }
+    }
+
+    fn propose_batch(&mut self, slot: Seq, batch: Batch, out: &mut Vec<Output>) {
+        let bytes = batch.to_blob();
+        let digest = Batch::digest(&bytes);
+        let signed = self.sign(Proposal { epoch: self.config.epoch, view: self.term.view, slot, digest });
+        let message = Message::Proposal(signed.clone(), bytes);
+        let message = Arc::new(VerifiedMessage::own_proposal(message, Arc::new(batch)));
+        out.push(Output::Send { to: To::All, message: message.clone() });
+        // The leader accepts its own proposal as a backup does; what it cannot accept now is like one that was lost.
+        self.on_proposal(&signed, &message, out).unwrap_or_default();
+    }
+
+    /// R8: only in a view whose entering is durable, and never in one that was entered before a restart.
+    pub(crate) fn may_lead(&self) -> bool {
+        self.is_leader() && self.term.durable && self.term.abdication.is_none() && !self.halted
+    }
+
+    fn may_propose(&self) -> bool {
+        let slot = self.leading.next;
+        self.may_lead()
+            && self.term.start.is_some()
+            && self.in_flight() < self.config.pipeline_slots
+            && slot <= self.window.committed.plus(self.config.constants.fresh_slots_max)
+            && self.window.contains(slot)
+    }
+
+    /// Fresh slots proposed and undecided.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let Some(start) = self.term.start.as_ref().filter(|_| self.is_leader()) else { return 0 };
+        self.leading.next.0.saturating_sub(1).saturating_sub(self.window.committed.max(start.last).0)
+    }
+
+    /// R16: a tail with requests above the last cut has stood; it is filled up to its cut.
+    fn filler_is_due(&self, slot: Seq) -> bool {
+        let Some(tail) = self.window.tail else { return false };
+        !self.progress.is_armed(Timer::Tail) && slot <= self.window.cut_at_or_after(tail)
+    }
+
+    /// A slot was delivered: whether there is a tail, and since when it stands (R16). The order alone says so.
+    pub(crate) fn note_tail(&mut self, slot: Seq, has_requests: bool) {
+        if self.config.constants.is_cut(slot) {
+            self.window.tail = None;
+            self.progress.disarm(Timer::Tail);
+            self.progress.disarm(Timer::Filler);
+        } else if has_requests {
+            self.window.tail = Some(slot);
+            self.progress.arm(Timer::Tail, self.config.constants.idle_ms);
+            self.progress.disarm(Timer::Filler);
+        } else if self.window.tail.is_some() && self.progress.is_armed(Timer::Filler) {
+            self.progress.arm(Timer::Filler, self.progress.timeout_ms());
+        }
+    }
+
+    /// The tail has stood for `T_idle`: filler is due, and a reason to suspect when it is missing for `T` (R6 ii).
+    pub(crate) fn on_tail(&mut self) {
+        let Some(tail) = self.window.tail else { return };
+        if self.term.start.is_none() {
+            return;
+        }
+        if self.window.cut_at_or_after(tail) > self.window.high() {
+            // No leader can propose that far before the window moves.
+            self.progress.arm(Timer::Tail, self.config.constants.idle_ms);
+        } else {
+            self.progress.arm(Timer::Filler, self.progress.timeout_ms());
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! STATUS and what it brings about (R15): everything that a peer's STATUS shows missing is sent to it again, and what
+//! is missing here is pulled. No correctness rests on a queue that does not drop.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use polder_types::{Batch, Blob, Constants, Digest, Quorum, ReplicaId, Seq};
+
+use crate::bodies::{Body, bit};
+use crate::verify::carried;
+use crate::{Core, Fetch, Ignored, Message, Output, SlotStatus, StatusMessage, To, VerifiedMessage, Vote};
+
+/// Bytes of bodies sent to one peer in half a period of STATUS; one answer always goes, so that there is progress.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// The mask of a slot that is decided above a gap: nobody's vote is missing.
+const DECIDED: u128 = u128::MAX;
+/// Batches pulled at once.
+const PULLED_MAX: usize = 64;
+/// Slots below the watermark pulled at once.
+const GAP_PULLED_MAX: usize = 16;
+
+/// What was sent to peers lately: limits what each can ask for.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    peers: BTreeMap<ReplicaId, Peer>,
+    period_ms: u64,
+    turn: usize,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    /// When its STATUS was last answered.
+    answered_ms: Option<u64>,
+    /// The committed slot that it showed last, and since when.
+    committed: Seq,
+    stands_ms: u64,
+    /// Bytes of bodies sent since `since_ms`.
+    bytes: usize,
+    since_ms: u64,
+}
+
+impl Peers {
+    pub(crate) fn new(constants: &Constants, quorum: Quorum) -> Self {
+        let peers = quorum.members().map(|replica| (replica, Peer::default())).collect();
+        Self { peers, period_ms: constants.status_period_ms, turn: 0 }
+    }
+
+    /// Whether a STATUS of this peer is answered now: once in half a period.
+    fn may_answer(&mut self, replica: ReplicaId, now_ms: u64) -> bool {
+        let period_ms = self.period_ms;
+        let Some(peer) = self.peers.get_mut(&replica) else { return false };
+        let may = peer.answered_ms.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= period_ms / 2);
+        if may {
+            peer.answered_ms = Some(now_ms);
+        }
+        may
+    }
+
+    /// Notes what a peer shows as committed; returns for how long that has not changed.
+    fn stands(&mut self, replica: ReplicaId, committed: Seq, now_ms: u64) -> u64 {
+        let Some(peer) = self.peers.get_mut(&replica) else { return 0 };
+        if peer.committed != committed {
+            (peer.committed, peer.stands_ms) = (committed, now_ms);
+        }
+        now_ms.saturating_sub(peer.stands_ms)
+    }
+
+    /// Whether this peer may be sent so many more bytes now.
+    fn may_send(&mut self, replica: ReplicaId, bytes: usize, now_ms: u64) -> bool {
+        let period_ms = self.period_ms;
+        let Some(peer) = self.peers.get_mut(&replica) else { return false };
+        if now_ms.saturating_sub(peer.since_ms) >= period_ms / 2 {
+            (peer.bytes, peer.since_ms) = (0, now_ms);
+        }
+        let may = peer.bytes == 0 || peer.bytes.saturating_add(bytes) <= ANSWER_BYTES_MAX;
+        if may {
+            // Also nothing counts for something.
+            peer.bytes = peer.bytes.saturating_add(bytes.max(64));
+        }
+        may
+    }
+
+    /// The peers in turn.
+    fn next(&mut self, me: ReplicaId) -> Option<ReplicaId> {
+        let others: Vec<ReplicaId> = self.peers.keys().copied().filter(|replica| *replica != me).collect();
+        let at = self.turn.checked_rem(others.len())?;
+        self.turn = self.turn.wrapping_add(1);
+        others.get(at).copied()
+    }
+}
+
+impl Core {
+    /// Every `τ`, idle or not: STATUS to all, ABDICATE while it stands, and what is missing here is asked for again.
+    pub(crate) fn broadcast_status(&mut self, out: &mut Vec<Output>) {
+        let is_idle = self.requests.waiting() == 0 && self.window.slots.keys().all(|s| *s <= self.window.committed);
+        if !(mutated!(self, StatusSilentWhenIdle) && is_idle) {
+            self.send(To::All, Message::Status(self.status_message()), out);
+        }
+        if let Some(abdication) = &self.term.abdication {
+            out.push(Output::Send { to: To::All, message: abdication.clone() });
+        }
+        for digest in self.bodies.wanted().into_iter().take(PULLED_MAX) {
+            self.ask_for(digest, out);
+        }
+        let missing: Vec<Seq> = self.window.missing().take(GAP_PULLED_MAX).collect();
+        if let Some(peer) = missing.first().and_then(|_| self.peers.next(self.config.me)) {
+            let asks = missing.into_iter().map(|slot| Message::Fetch(Fetch::Committed(slot)));
+            asks.for_each(|ask| self.send(To::One(peer), ask, out));
+        }
+    }
+
+    fn status_message(&self) -> StatusMessage {
+        let view = self.term.view;
+        let above = self.window.slots.range(self.window.committed.next()..);
+        let slots = above.map(|(slot, state)| {
+            let accepted = state.accepted_in(view).map(|accepted| accepted.digest);
+            if self.window.decided.contains_key(slot) {
+                return SlotStatus { slot: *slot, accepted, prepares: DECIDED, commits: DECIDED };
+            }
+            let prepares = state.prepares.votes().fold(0, |mask, (by, _)| mask | bit(by));
+            let commits = state.commits.votes().fold(0, |mask, (by, _)| mask | bit(by));
+            SlotStatus { slot: *slot, accepted, prepares, commits }
+        });
+        let awaits_changes = self.is_leader() && self.term.start.is_none();
+        let changes = self.leading.changes.keys().fold(0, |mask, by| mask | bit(*by));
+        StatusMessage {
+            epoch: self.config.epoch,
+            view,
+            new_view: self.term.start.as_ref().and_then(|start| start.body),
+            low: self.window.low,
+            committed: self.window.committed,
+            executed: self.window.executed,
+            suspects: self.suspicion.mask(&self.suspicion_of_view()),
+            view_changes: if awaits_changes { changes } else { 0 },
+            slots: slots.collect(),
+        }
+    }
+
+    /// A peer's STATUS: what it shows missing is sent again, as far as it is held here.
+    pub(crate) fn on_status(
+        &mut self,
+        from: ReplicaId,
+        status: &StatusMessage,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Ignored> {
+        if status.epoch != self.config.epoch {
+            return Err(Ignored::OtherEpoch);
+        }
+        if from == self.config.me || !self.peers.may_answer(from, self.progress.now_ms()) {
+            return Err(Ignored::Flood);
+        }
+        let to = To::One(from);
+        if status.low < self.window.low
+            && let Some(stable) = &self.window.stable
+        {
+            self.send(to, Message::Stable(stable.proof().clone()), out);
+        }
+        if status.view < self.term.view
+            && let Some(ended) = &self.suspicion.ended
+        {
+            // R4: who holds the certificate relays it.
+            self.send(to, Message::Suspects(ended.proof().clone()), out);
+        }
+        if status.view == self.term.view {
+            self.resend_of_view(from, status, out);
+        }
+        self.resend_decided(from, status, out);
+        Ok(())
+    }
+
+    /// What a peer in the same view lacks of it.
+    fn resend_of_view(&mut self, from: ReplicaId, status: &StatusMessage, out: &mut Vec<Output>) {
+        let to = To::One(from);
+        if !mutated!(self, SuspectSentOnce) {
+            let suspects = self.suspicion.of(self.suspicion_of_view());
+            let missing: Vec<_> = suspects.filter(|suspect| status.suspects & bit(suspect.by) == 0).collect();
+            missing.into_iter().for_each(|suspect| self.send(to, Message::Suspect(suspect), out));
+        }
+        let awaits_new_view = status.new_view.is_none() && self.term.view.0 > 0;
+        let lacks_mine = status.view_changes & bit(self.config.me) == 0;
+        if let Some(change) = self.term.change.clone().filter(|_| self.term.durable)
+            && awaits_new_view
+            && from == self.leader()
+            && lacks_mine
+        {
+            out.push(Output::Send { to, message: change });
+        }
+        if let Some(start) = &self.term.start
+            && let Some(message) = &start.message
+            && awaits_new_view
+            && self.is_old_enough(start.at_ms)
+        {
+            out.push(Output::Send { to, message: message.clone() });
+        }
+        self.resend_slots(from, status, out);
+    }
+
+    /// What is sent at first by the leader is sent again by it after a period, and by the others after three: it may be
+    /// on its way, and all would send it at once.
+    fn is_old_enough(&self, since_ms: u64) -> bool {
+        let periods = if self.is_leader() { 1 } else { 3 };
+        let age_ms = self.progress.now_ms().saturating_sub(since_ms);
+        age_ms >= self.config.constants.status_period_ms.saturating_mul(periods)
+    }
+
+    /// Proposals and own votes that a peer lacks of undecided slots.
+    fn resend_slots(&mut self, from: ReplicaId, status: &StatusMessage, out: &mut Vec<Output>) {
+        let (me, view, now_ms) = (self.config.me, self.term.view, self.progress.now_ms());
+        let shown: BTreeMap<Seq, &SlotStatus> = status.slots.iter().map(|shown| (shown.slot, shown)).collect();
+        let above = self.window.low.max(status.committed).next();
+        let mut messages: Vec<Arc<VerifiedMessage>> = Vec::new();
+        for (slot, state) in self.window.slots.range(above..) {
+            let shown = shown.get(slot);
+            if shown.is_some_and(|shown| shown.commits == DECIDED) {
+                continue;
+            }
+            let masks = shown.map_or((0, 0), |shown| (shown.prepares, shown.commits));
+            let votes = [(masks.0, &state.prepares), (masks.1, &state.commits)];
+            let missing = votes.into_iter().filter(|(mask, _)| mask & bit(me) == 0);
+            let own = missing.filter_map(|(_, tally)| tally.vote(me));
+            messages.extend(own.map(|vote| Arc::new(VerifiedMessage::own(Message::Vote(vote)))));
+            let accepted = state.accepted_in(view).filter(|accepted| self.is_old_enough(accepted.at_ms));
+            let Some(accepted) = accepted.filter(|_| !mutated!(self, ProposalsNotFetched)) else { continue };
+            // Another batch than the peer's: the two proposals are evidence (R41).
+            let lacks = shown.and_then(|shown| shown.accepted) != Some(accepted.digest);
+            if let Some(proposal) = accepted.proposal.as_ref().filter(|_| lacks)
+                && let Message::Proposal(_, bytes) = proposal.message()
+                && self.peers.may_send(from, bytes.len(), now_ms)
+            {
+                messages.push(proposal.clone());
+            }
+        }
+        out.extend(messages.into_iter().map(|message| Output::Send { to: To::One(from), message }));
+    }
+
+    /// Decided batches that a peer lacks: with their certificates, once they have been decided for a period, so that
+    /// what is merely on its way is not sent twice. Peers share the work by slot; all send all to one that stands.
+    fn resend_decided(&mut self, from: ReplicaId, status: &StatusMessage, out: &mut Vec<Output>) {
+        let now_ms = self.progress.now_ms();
+        let period_ms = self.config.constants.status_period_ms;
+        let stands = self.peers.stands(from, status.committed, now_ms) >= period_ms.saturating_mul(3);
+        let replicas = self.quorum.replicas() as u64;
+        // How many places after the peer this replica stands: 1 to n−1.
+        let place = (u64::from(self.config.me.0) + replicas - u64::from(from.0)) % replicas;
+        let is_mine = |slot: Seq| slot.0 % (replicas - 1).max(1) + 1 == place;
+        let has: BTreeSet<Seq> =
+            status.slots.iter().filter(|shown| shown.commits == DECIDED).map(|shown| shown.slot).collect();
+        let decided = self.window.decided.range(status.committed.next()..);
+        let lacking = decided.filter(|(slot, _)| !has.contains(slot) && (stands || is_mine(**slot)));
+        for (_, decided) in lacking.filter(|(_, decided)| now_ms.saturating_sub(decided.at_ms) >= period_ms) {
+            let Some(certificate) = &decided.certificate else { continue };
+            let Some(body) = self.bodies.get(&decided.digest) else { continue };
+            if !self.peers.may_send(from, body.bytes.len(), now_ms) {
+                break;
+            }
+            let message = Message::committed(certificate, body.bytes.clone());
+            out.push(Output::Send { to: To::One(from), message: Arc::new(VerifiedMessage::own(message)) });
+        }
+    }
+
+    /// FETCH.
+    pub(crate) fn on_fetch(&mut self, from: ReplicaId, fetch: Fetch, out: &mut Vec<Output>) -> Result<(), Ignored> {
+        if from == self.config.me {
+            return Err(Ignored::Unasked);
+        }
+        let answer = match fetch {
+            Fetch::Body(digest) => self.bodies.get(&digest).map(|body| Message::Body(body.bytes.clone())),
+            Fetch::Committed(slot) => self.committed_or_stable(slot),
+        };
+        let Some(answer) = answer else { return Err(Ignored::Unasked) };
+        let bytes = match &answer {
+            Message::Body(bytes) | Message::Committed(_, bytes) => bytes.len(),
+            _ => 0,
+        };
+        if !self.peers.may_send(from, bytes, self.progress.now_ms()) {
+            return Err(Ignored::Flood);
+        }
+        self.send(To::One(from), answer, out);
+        Ok(())
+    }
+
+    /// R14: who asks for a truncated slot gets the stable certificate, never silence.
+    fn committed_or_stable(&self, slot: Seq) -> Option<Message> {
+        let decided = self.window.decided.get(&slot);
+        let certificate = decided.and_then(|decided| decided.certificate.as_ref());
+        let body = decided.and_then(|decided| self.bodies.get(&decided.digest));
+        match (certificate, body) {
+            (Some(certificate), Some(body)) => Some(Message::committed(certificate, body.bytes.clone())),
+            _ if slot <= self.window.low => {
+                self.window.stable.as_ref().map(|stable| Message::Stable(stable.proof().clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// A body that was pulled.
+    pub(crate) fn on_body(
+        &mut self,
+        bytes: &Blob,
+        message: &VerifiedMessage,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Ignored> {
+        let digest = Batch::digest(bytes);
+        if !self.bodies.is_wanted(&digest) {
+            return Err(Ignored::Unasked);
+        }
+        self.hold_body(digest, || Body::new(bytes.clone(), message.batch.clone()), out);
+        Ok(())
+    }
+
+    /// A commit certificate with its batch: decides the slot, whatever the view.
+    pub(crate) fn on_committed(
+        &mut self,
+        vote: &Vote,
+        bytes: &Blob,
+        message: &VerifiedMessage,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Ignored> {
+        if vote.epoch != self.config.epoch {
+            return Err(Ignored::OtherEpoch);
+        }
+        if vote.slot <= self.window.keep_above().max(self.window.delivered) || vote.slot > self.window.high() {
+            return Err(Ignored::OutsideWindow);
+        }
+        if self.window.decided.get(&vote.slot).is_some_and(|decided| decided.digest == vote.digest) {
+            return Err(Ignored::Duplicate);
+        }
+        let certificate = carried(message, |message| match message {
+            Message::Committed(proof, _) => Some(proof),
+            _ => None,
+        });
+        let Some(certificate) = certificate else { return Err(Ignored::Invalid) };
+        self.hold_body(vote.digest, || Body::new(bytes.clone(), message.batch.clone()), out);
+        self.decide(vote.slot, vote.digest, Some(certificate), out);
+        Ok(())
+    }
+
+    /// Holds a body, and does what waited for it.
+    pub(crate) fn hold_body(&mut self, digest: Digest, body: impl FnOnce() -> Body, out: &mut Vec<Output>) {
+        let waited = self.bodies.insert(digest, body);
+        if waited.is_empty() {
+            return;
+        }
+        waited.into_iter().for_each(|slot| self.advance(slot, out));
+        self.form(out);
+    }
+
+    /// Pulls a body: first from those who should have it and from the leader, then from all (R11).
+    pub(crate) fn pull(&mut self, digest: Digest, slot: Seq, likely: Vec<ReplicaId>, out: &mut Vec<Output>) {
+        let leader = self.leader();
+        if self.bodies.want(digest, slot, likely.into_iter().chain([leader])) {
+            self.ask_for(digest, out);
+        }
+    }
+
+    fn ask_for(&mut self, digest: Digest, out: &mut Vec<Output>) {
+        if let Some(peer) = self.bodies.ask(&digest, self.quorum, self.config.me) {
+            self.send(To::One(peer), Message::Fetch(Fetch::Body(digest)), out);
+        }
+    }
+
+    /// Pulls only what a commit certificate asks for: what was pulled for a view that ended is of no use.
+    pub(crate) fn want_only_certified(&mut self) {
+        let certified = self.window.slots.values().filter_map(|state| state.certified.as_ref());
+        let digests = certified.map(|certificate| certificate.statement().digest).collect();
+        self.bodies.want_only(&digests);
+    }
+}

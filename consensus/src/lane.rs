@@ -1,0 +1,191 @@
+//! One lane of waiting requests, and what decides whether a request could execute (R6, R24, R26).
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use polder_types::{Constants, Digest, Seq, SignedRequest, Verified};
+
+use crate::SessionWindow;
+
+/// What a request asks for, as far as its place in the order matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// OPEN, fresh up to `K` cuts after this one.
+    Open {
+        /// The cut that it names.
+        cut: Seq,
+    },
+    /// Commands `first..=last`; everything up to `ack` is acknowledged.
+    Commands {
+        /// The acknowledged number.
+        ack: u64,
+        /// The first number.
+        first: u64,
+        /// The last number.
+        last: u64,
+    },
+    /// CLOSE: after all commands of its session.
+    Close,
+}
+
+/// Whether a request could execute in the next slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chance {
+    /// Yes.
+    Now,
+    /// Nothing is known of its session: it may be ordered, but arms nothing.
+    Unknown,
+    /// Not yet.
+    Later,
+    /// Not now, and not later.
+    Never,
+}
+
+impl Ask {
+    /// Its place in its lane.
+    pub(crate) fn order(self) -> u64 {
+        match self {
+            Self::Open { .. } => 0,
+            Self::Commands { first, .. } => first,
+            Self::Close => u64::MAX,
+        }
+    }
+
+    /// Whether it could execute in slot `next`, given its session's window at the last decided slot.
+    pub(crate) fn chance(self, window: Option<SessionWindow>, next: Seq, constants: &Constants) -> Chance {
+        match (self, window) {
+            // R24: fresh iff the cut is a multiple of I, below the slot, and at most K cuts before it.
+            (Self::Open { cut }, _) => {
+                let interval = constants.interval_slots;
+                let until = cut.plus(interval.saturating_mul(constants.open_fresh_cuts));
+                if !cut.0.is_multiple_of(interval) || next > until {
+                    Chance::Never
+                } else if cut >= next {
+                    Chance::Later
+                } else {
+                    Chance::Now
+                }
+            }
+            (_, None) => Chance::Unknown,
+            // A request's own acknowledgement moves the window before its commands are looked at.
+            (Self::Commands { ack, first, last }, Some(window)) => {
+                let high = window.high.max(ack.saturating_add(constants.session_window));
+                if last <= window.ack.max(ack) {
+                    Chance::Never
+                } else if first > high {
+                    Chance::Later
+                } else {
+                    Chance::Now
+                }
+            }
+            (Self::Close, Some(_)) => Chance::Now,
+        }
+    }
+}
+
+/// What a waiting request counts for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weight {
+    pub(crate) bytes: u64,
+    /// Whether it is a row outside the caps.
+    pub(crate) spare: bool,
+}
+
+/// A waiting request.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) request: Verified<SignedRequest>,
+    /// The bytes that it takes in a batch.
+    pub(crate) bytes: u64,
+    pub(crate) ask: Ask,
+    /// Its numbers that no decided request has used: ranges, ends included.
+    undecided: Vec<(u64, u64)>,
+    /// Whether it is in a proposal of the current view.
+    pub(crate) proposed: bool,
+    /// Whether it was taken regardless of the caps (R6).
+    pub(crate) spare: bool,
+    /// What is left of its time, once it is armed.
+    pub(crate) left_ms: Option<u64>,
+    /// When it was last forwarded to the leader of the current view.
+    pub(crate) forwarded_ms: Option<u64>,
+}
+
+impl Waiting {
+    pub(crate) fn new(request: Verified<SignedRequest>, ask: Ask) -> Self {
+        let undecided = match ask {
+            Ask::Commands { first, last, .. } => alloc::vec![(first, last)],
+            Ask::Open { .. } | Ask::Close => Vec::new(),
+        };
+        Self {
+            bytes: request.bytes() as u64,
+            request,
+            ask,
+            undecided,
+            proposed: false,
+            spare: false,
+            left_ms: None,
+            forwarded_ms: None,
+        }
+    }
+
+    /// What it counts for, while it is unproposed.
+    pub(crate) fn weight(&self) -> Weight {
+        Weight { bytes: self.bytes, spare: self.spare }
+    }
+
+    /// Numbers `first..=last` were used by another request. Returns whether none is left.
+    fn decide(&mut self, first: u64, last: u64) -> bool {
+        if !matches!(self.ask, Ask::Commands { .. }) {
+            return false;
+        }
+        let left = |&(from, to): &(u64, u64)| {
+            let below = (from < first).then(|| (from, to.min(first.saturating_sub(1))));
+            let above = (to > last).then(|| (from.max(last.saturating_add(1)), to));
+            below.into_iter().chain(above)
+        };
+        self.undecided = self.undecided.iter().flat_map(left).collect();
+        self.undecided.is_empty()
+    }
+}
+
+/// The waiting requests of a session, or one OPEN.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    /// The window of the session at the last slot that the front has decided, once known.
+    pub(crate) window: Option<SessionWindow>,
+    /// By order, then digest.
+    pub(crate) waiting: BTreeMap<(u64, Digest), Waiting>,
+}
+
+impl Lane {
+    /// Takes a newer window.
+    pub(crate) fn learn(&mut self, window: Option<SessionWindow>) {
+        let is_newer = |new: &SessionWindow| self.window.is_none_or(|old| (old.ack, old.high) < (new.ack, new.high));
+        if let Some(window) = window.filter(is_newer) {
+            self.window = Some(window);
+        }
+    }
+
+    pub(crate) fn would_be_first(&self, order: u64) -> bool {
+        self.waiting.keys().next().is_none_or(|(first, _)| order < *first)
+    }
+
+    /// The first that is in no proposal, if it could execute in slot `next`.
+    pub(crate) fn next_unproposed(&self, next: Seq, constants: &Constants) -> Option<Digest> {
+        let ((_, digest), waiting) = self.waiting.iter().find(|(_, waiting)| !waiting.proposed)?;
+        let chance = waiting.ask.chance(self.window, next, constants);
+        matches!(chance, Chance::Now | Chance::Unknown).then_some(*digest)
+    }
+
+    /// Numbers `first..=last` are decided; returns the requests that have none left.
+    pub(crate) fn decide(&mut self, first: u64, last: u64) -> Vec<Digest> {
+        let overlapping = self.waiting.iter_mut().take_while(|((order, _), _)| *order <= last);
+        overlapping.filter_map(|((_, digest), row)| row.decide(first, last).then_some(*digest)).collect()
+    }
+
+    /// The requests that can never execute any more.
+    pub(crate) fn beyond_hope(&self, next: Seq, constants: &Constants) -> Vec<Digest> {
+        let never = |row: &Waiting| row.ask.chance(self.window, next, constants) == Chance::Never;
+        self.waiting.iter().filter(|(_, row)| never(row)).map(|((_, digest), _)| *digest).collect()
+    }
+}

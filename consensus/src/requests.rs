@@ -1,0 +1,400 @@
+//! The requests that wait for a decision: admitted, packed in turns, timed, and dropped once decided (R6, R20).
+//!
+//! Waiting requests stand in *lanes*: one a session, in order of their numbers, and one for each OPEN. Of a lane only
+//! the first counts against the leader, and only while it could execute: *a request that cannot execute must not arm
+//! anything, or one client changes views for ever*.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use polder_types::{Batch, Call, ClientId, Constants, Digest, Request, Seq, SessionId, SignedRequest, Verified};
+
+use crate::SessionWindow;
+use crate::lane::{Ask, Chance, Lane, Waiting, Weight};
+
+/// Where requests wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LaneId {
+    /// An OPEN, by its digest.
+    Open(Digest),
+    /// The requests of a session.
+    Session(SessionId),
+}
+
+/// What became of a request that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It waits now.
+    Taken,
+    /// It waited already.
+    Again,
+    /// There is no room for it.
+    Busy,
+    /// It is decided, or can never execute.
+    Settled,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    lanes: BTreeMap<LaneId, Lane>,
+    /// The lane that was served last: the next one comes next.
+    served: Option<LaneId>,
+    /// Admitted, unproposed requests, rows outside the caps apart; and their bytes.
+    unproposed: u32,
+    bytes: u64,
+    /// The row outside the caps (R6).
+    spare: Option<Digest>,
+}
+
+/// The waiting requests.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    clients: BTreeMap<ClientId, Client>,
+    places: BTreeMap<Digest, (ClientId, LaneId, u64)>,
+    /// Requests that are decided but not executed yet: a copy that comes now must not wait.
+    decided: BTreeMap<Digest, Seq>,
+    served: Option<ClientId>,
+    unproposed: u32,
+    bytes: u64,
+    spares: u32,
+    spare_bytes: u64,
+    limits: Constants,
+}
+
+/// What a tick brought to light.
+#[derive(Debug, Default)]
+pub(crate) struct Ticked {
+    /// A request was not decided in time.
+    pub(crate) overdue: bool,
+    /// Requests to be forwarded to the leader now.
+    pub(crate) forward: Vec<Verified<SignedRequest>>,
+}
+
+/// What a tick needs to know.
+#[derive(Debug)]
+pub(crate) struct Tick {
+    /// What the deadlines have advanced by; nothing while they pause.
+    pub(crate) elapsed_ms: u64,
+    /// The logical clock.
+    pub(crate) now_ms: u64,
+    /// `T`.
+    pub(crate) timeout_ms: u64,
+    /// The slot after the last decided one.
+    pub(crate) next: Seq,
+    /// Planted bug: what cannot execute is timed, too.
+    pub(crate) time_all: bool,
+}
+
+impl Requests {
+    pub(crate) fn new(constants: &Constants) -> Self {
+        Self {
+            clients: BTreeMap::new(),
+            places: BTreeMap::new(),
+            decided: BTreeMap::new(),
+            served: None,
+            unproposed: 0,
+            bytes: 0,
+            spares: 0,
+            spare_bytes: 0,
+            limits: constants.clone(),
+        }
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether a request of this digest would be news.
+    pub(crate) fn is_known(&self, digest: &Digest) -> bool {
+        self.places.contains_key(digest) || self.decided.contains_key(digest)
+    }
+
+    /// Takes a request, if there is room for it. `window` is its session's, as far as it is known; `next` is the slot
+    /// after the last decided one.
+    pub(crate) fn admit(
+        &mut self,
+        request: Verified<SignedRequest>,
+        window: Option<SessionWindow>,
+        next: Seq,
+    ) -> Admission {
+        let digest = request.digest();
+        if self.decided.contains_key(&digest) {
+            return Admission::Settled;
+        }
+        // Signed bodies are requests; that is part of what was verified.
+        let Ok(Request { client: id, call }) = request.request() else { return Admission::Settled };
+        let (lane_id, ask) = match call {
+            Call::Open { cut, .. } => (LaneId::Open(digest), Ask::Open { cut }),
+            Call::Commands { session, ack, first, commands } => {
+                let last = first.saturating_add(commands.len() as u64 - 1);
+                (LaneId::Session(session), Ask::Commands { ack, first, last })
+            }
+            Call::Close { session } => (LaneId::Session(session), Ask::Close),
+        };
+        if self.places.contains_key(&digest) {
+            let known = self.clients.get_mut(&id).and_then(|client| client.lanes.get_mut(&lane_id));
+            known.into_iter().for_each(|lane| lane.learn(window));
+            return Admission::Again;
+        }
+        let mut waiting = Waiting::new(request, ask);
+        let lane = self.clients.get(&id).and_then(|client| client.lanes.get(&lane_id));
+        let window = window.or_else(|| lane.and_then(|lane| lane.window));
+        let chance = ask.chance(window, next, &self.limits);
+        if chance == Chance::Never {
+            return Admission::Settled;
+        }
+        if !self.has_room(id, waiting.bytes) {
+            let is_first = lane.is_none_or(|lane| lane.would_be_first(ask.order()));
+            let may_be_spare = chance == Chance::Now && is_first && self.has_spare_room(id, waiting.bytes);
+            if !may_be_spare {
+                return Admission::Busy;
+            }
+            waiting.spare = true;
+        }
+        self.insert(id, lane_id, digest, waiting, window);
+        Admission::Taken
+    }
+
+    fn has_room(&self, id: ClientId, bytes: u64) -> bool {
+        let limits = &self.limits;
+        let (own, own_bytes) = self.clients.get(&id).map_or((0, 0), |client| (client.unproposed, client.bytes));
+        own < limits.admitted_per_client_max
+            && own_bytes.saturating_add(bytes) <= limits.admitted_bytes_per_client_max
+            && self.unproposed < limits.admitted_max
+            && self.bytes.saturating_add(bytes) <= limits.admitted_bytes_max
+    }
+
+    /// R6: exactly the first of a session is taken regardless of the caps, one a client. These rows have bounds of
+    /// their own, as large as the caps: unlike in the rule, the row holds the request whole, not its digest.
+    fn has_spare_room(&self, id: ClientId, bytes: u64) -> bool {
+        self.clients.get(&id).is_none_or(|client| client.spare.is_none())
+            && self.spares < self.limits.admitted_max
+            && self.spare_bytes.saturating_add(bytes) <= self.limits.admitted_bytes_max
+    }
+
+    fn insert(
+        &mut self,
+        id: ClientId,
+        lane_id: LaneId,
+        digest: Digest,
+        waiting: Waiting,
+        window: Option<SessionWindow>,
+    ) {
+        let order = waiting.ask.order();
+        self.count(id, digest, waiting.weight(), true);
+        self.places.insert(digest, (id, lane_id, order));
+        let lane = self.clients.entry(id).or_default().lanes.entry(lane_id).or_default();
+        lane.learn(window);
+        lane.waiting.insert((order, digest), waiting);
+    }
+
+    /// Adds an unproposed request to the counts, or takes it out.
+    fn count(&mut self, id: ClientId, digest: Digest, weight: Weight, adds: bool) {
+        let change = |count: u32| if adds { count.saturating_add(1) } else { count.saturating_sub(1) };
+        let change_bytes = |sum: u64| {
+            if adds { sum.saturating_add(weight.bytes) } else { sum.saturating_sub(weight.bytes) }
+        };
+        let client = self.clients.entry(id).or_default();
+        if weight.spare {
+            client.spare = adds.then_some(digest);
+            self.spares = change(self.spares);
+            self.spare_bytes = change_bytes(self.spare_bytes);
+        } else {
+            client.unproposed = change(client.unproposed);
+            client.bytes = change_bytes(client.bytes);
+            self.unproposed = change(self.unproposed);
+            self.bytes = change_bytes(self.bytes);
+        }
+    }
+
+    fn remove(&mut self, digest: &Digest) -> Option<Waiting> {
+        let (id, lane_id, order) = self.places.remove(digest)?;
+        let client = self.clients.get_mut(&id)?;
+        let lane = client.lanes.get_mut(&lane_id)?;
+        let waiting = lane.waiting.remove(&(order, *digest))?;
+        if lane.waiting.is_empty() {
+            client.lanes.remove(&lane_id);
+        }
+        if !waiting.proposed {
+            self.count(id, *digest, waiting.weight(), false);
+        }
+        if self.clients.get(&id).is_some_and(|client| client.lanes.is_empty()) {
+            self.clients.remove(&id);
+        }
+        Some(waiting)
+    }
+
+    /// The requests of the next batch: one a client in turn, of each client one a lane in turn, until the batch is
+    /// full. `next` is the slot that the batch is for.
+    pub(crate) fn take(&mut self, next: Seq, batch_bytes_max: usize) -> Vec<SignedRequest> {
+        // What the batch needs beside its requests: its time and their number.
+        let mut room = (batch_bytes_max as u64).saturating_sub(32);
+        let mut taken = Vec::new();
+        while self.unproposed > 0 || self.spares > 0 {
+            let before = taken.len();
+            let after_served = self.served.map_or(0, |served| self.clients.range(..=served).count());
+            let mut turn: Vec<ClientId> = self.clients.keys().copied().collect();
+            let split = after_served.min(turn.len());
+            turn.rotate_left(split);
+            for id in turn {
+                let Some(digest) = self.next_of(id, next) else { continue };
+                let Some(waiting) = self.waiting_mut(&digest) else { continue };
+                if waiting.bytes > room {
+                    return taken;
+                }
+                room -= waiting.bytes;
+                taken.push(SignedRequest::clone(&waiting.request));
+                self.served = Some(id);
+                self.mark_proposed(&[digest]);
+            }
+            if taken.len() == before {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// The next request of a client to be proposed.
+    fn next_of(&mut self, id: ClientId, next: Seq) -> Option<Digest> {
+        let client = self.clients.get_mut(&id)?;
+        if client.unproposed == 0 && client.spare.is_none() {
+            return None;
+        }
+        let limits = &self.limits;
+        let ready = |(lane_id, lane): (&LaneId, &Lane)| Some((*lane_id, lane.next_unproposed(next, limits)?));
+        let after = client.served.and_then(|served| {
+            use core::ops::Bound::{Excluded, Unbounded};
+            client.lanes.range((Excluded(served), Unbounded)).find_map(ready)
+        });
+        let (lane_id, digest) = after.or_else(|| client.lanes.iter().find_map(ready))?;
+        client.served = Some(lane_id);
+        Some(digest)
+    }
+
+    fn waiting_mut(&mut self, digest: &Digest) -> Option<&mut Waiting> {
+        let (id, lane_id, order) = self.places.get(digest)?;
+        self.clients.get_mut(id)?.lanes.get_mut(lane_id)?.waiting.get_mut(&(*order, *digest))
+    }
+
+    /// These are in a proposal of the current view.
+    pub(crate) fn mark_proposed(&mut self, digests: &[Digest]) {
+        for digest in digests {
+            let Some((id, ..)) = self.places.get(digest).copied() else { continue };
+            let Some(waiting) = self.waiting_mut(digest) else { continue };
+            if !core::mem::replace(&mut waiting.proposed, true) {
+                let weight = waiting.weight();
+                self.count(id, *digest, weight, false);
+            }
+        }
+    }
+
+    /// A slot is decided: what it answers waits no more.
+    pub(crate) fn decide(&mut self, slot: Seq, batch: &Batch, digests: &[Digest]) {
+        for digest in digests {
+            self.remove(digest);
+            self.decided.insert(*digest, slot);
+        }
+        if self.places.is_empty() {
+            return;
+        }
+        // Numbers that another request has used up never execute: else a client that packs its commands twice, once
+        // for the leader and once for the backups, would change views for ever.
+        for request in &batch.requests {
+            let Ok(Request { client, call: Call::Commands { session, first, commands, .. } }) = request.request()
+            else {
+                continue;
+            };
+            let last = first.saturating_add(commands.len() as u64 - 1);
+            let lane = self.clients.get_mut(&client).and_then(|c| c.lanes.get_mut(&LaneId::Session(session)));
+            let settled = lane.map(|lane| lane.decide(first, last)).unwrap_or_default();
+            settled.iter().for_each(|digest| drop(self.remove(digest)));
+        }
+    }
+
+    /// The executor has executed up to a slot: its copies are answered from the cache from now on.
+    pub(crate) fn execute(&mut self, slot: Seq, windows: Vec<(ClientId, SessionId, Option<SessionWindow>)>) {
+        self.decided.retain(|_, decided| *decided > slot);
+        for (client, session, window) in windows {
+            let Some(client) = self.clients.get_mut(&client) else { continue };
+            let Some(lane) = client.lanes.get_mut(&LaneId::Session(session)) else { continue };
+            let settled: Vec<Digest> = match window {
+                None => lane.waiting.keys().map(|(_, digest)| *digest).collect(),
+                Some(window) => {
+                    lane.learn(Some(window));
+                    lane.beyond_hope(slot.next(), &self.limits)
+                }
+            };
+            settled.iter().for_each(|digest| drop(self.remove(digest)));
+        }
+    }
+
+    /// A view was entered: nothing is proposed in it yet.
+    pub(crate) fn enter_view(&mut self) {
+        let proposed: Vec<(Digest, ClientId)> = self.places.iter().map(|(digest, (id, ..))| (*digest, *id)).collect();
+        for (digest, id) in proposed {
+            let Some(waiting) = self.waiting_mut(&digest) else { continue };
+            let was_proposed = core::mem::replace(&mut waiting.proposed, false);
+            waiting.forwarded_ms = None;
+            waiting.left_ms = None;
+            let weight = waiting.weight();
+            if was_proposed {
+                self.count(id, digest, weight, true);
+            }
+        }
+    }
+
+    /// The view has started: every deadline starts afresh (R6).
+    pub(crate) fn start_afresh(&mut self) {
+        let lanes = self.clients.values_mut().flat_map(|client| client.lanes.values_mut());
+        lanes.flat_map(|lane| lane.waiting.values_mut()).for_each(|waiting| waiting.left_ms = None);
+    }
+
+    /// Notes that a request was forwarded.
+    pub(crate) fn forwarded(&mut self, digest: &Digest, now_ms: u64) {
+        self.waiting_mut(digest).into_iter().for_each(|waiting| waiting.forwarded_ms = Some(now_ms));
+    }
+
+    /// Advances the deadlines of those that arm one: `T·(1 + w/512)` (R6). A forward is repeated every `T/4`.
+    pub(crate) fn tick(&mut self, tick: &Tick) -> Ticked {
+        let mut ticked = Ticked::default();
+        let held = u64::from(self.limits.admitted_max).min(self.places.len() as u64);
+        let budget_ms = tick.timeout_ms.saturating_add(tick.timeout_ms.saturating_mul(held) / 512);
+        let mut hopeless = Vec::new();
+        for lane in self.clients.values_mut().flat_map(|client| client.lanes.values_mut()) {
+            let window = lane.window;
+            let Some(((_, digest), first)) = lane.waiting.iter_mut().next() else { continue };
+            match first.ask.chance(window, tick.next, &self.limits) {
+                Chance::Never if !tick.time_all => {
+                    hopeless.push(*digest);
+                    continue;
+                }
+                Chance::Unknown | Chance::Later if !tick.time_all => continue,
+                _ => {}
+            }
+            // What is armed now has run for none of this tick.
+            let left_ms = first.left_ms.map_or(budget_ms, |left_ms| left_ms.saturating_sub(tick.elapsed_ms));
+            first.left_ms = Some(left_ms);
+            ticked.overdue |= left_ms == 0;
+            let since_ms = first.forwarded_ms.map(|at_ms| tick.now_ms.saturating_sub(at_ms));
+            if since_ms.is_none_or(|since_ms| since_ms >= tick.timeout_ms / 4) {
+                first.forwarded_ms = Some(tick.now_ms);
+                ticked.forward.push(first.request.clone());
+            }
+        }
+        hopeless.iter().for_each(|digest| drop(self.remove(digest)));
+        ticked
+    }
+
+    /// Asserts that the counts are those of the rows, and within their bounds (R42).
+    pub(crate) fn check(&self) {
+        let rows =
+            || self.clients.values().flat_map(|client| client.lanes.values()).flat_map(|lane| lane.waiting.values());
+        assert_eq!(rows().count(), self.places.len(), "each waiting request has one place");
+        let unproposed = rows().filter(|row| !row.proposed && !row.spare).count();
+        let spares = rows().filter(|row| !row.proposed && row.spare).count();
+        assert_eq!(unproposed, self.unproposed as usize, "unproposed requests are counted");
+        assert_eq!(spares, self.spares as usize, "rows outside the caps are counted");
+        assert!(self.spares <= self.limits.admitted_max, "rows outside the caps are bounded");
+    }
+}
