@@ -32,6 +32,9 @@ pub enum Input {
         /// The cut.
         cut: Seq,
     },
+    /// A transferred state is about to be installed: no images are asked for until it is. Those in flight must have
+    /// ended first.
+    Installing,
     /// A transferred state is installed and durable: [`crate::install::write`] has returned.
     Installed(CertifiedState),
     /// A peer's answer to [`crate::transfer::Message::AskDigests`].
@@ -147,6 +150,7 @@ impl fmt::Display for Input {
             Self::Certified(certificate) => write!(f, "certified {}", certificate.statement().seq),
             Self::Persisted { cut } => write!(f, "persisted {cut}"),
             Self::ImagesWritten { cut } => write!(f, "images written {cut}"),
+            Self::Installing => f.write_str("installing"),
             Self::Installed(state) => write!(f, "installed {}", state.cut()),
             Self::Digests { cut, .. } => write!(f, "digests of {cut}"),
         }

@@ -97,6 +97,8 @@ pub struct Planner {
     durable: Option<CertifiedState>,
     images: BTreeMap<PartitionId, Image>,
     job: Option<Job>,
+    /// Whether a base is being installed: no images are written beside it.
+    is_installing: bool,
     /// The last turn whose images were asked for.
     turn: u64,
     truncated: Truncated,
@@ -151,6 +153,7 @@ impl Planner {
             turn: config.turns().at(oldest.unwrap_or_default()),
             images,
             job: None,
+            is_installing: false,
             truncated,
             diverged: None,
             conflicts: 0,
@@ -169,6 +172,7 @@ impl Planner {
             Input::Certified(certificate) => self.certified(certificate, out),
             Input::Persisted { cut } => self.persisted(cut, out),
             Input::ImagesWritten { cut } => self.images_written(cut, out),
+            Input::Installing => self.is_installing = true,
             Input::Installed(state) => self.installed(state, out),
             Input::Digests { cut, digests } => self.digests(cut, &digests, out),
         }
@@ -323,9 +327,8 @@ impl Planner {
     /// C2: images are written at the first durable cut at or after a turn; one that comes while others are being
     /// written waits for them.
     fn write_images(&mut self, out: &mut Vec<Output>) {
-        let Some(state) = self.durable.as_ref().filter(|_| self.job.is_none() && self.diverged.is_none()) else {
-            return;
-        };
+        let may_write = self.job.is_none() && !self.is_installing && self.diverged.is_none();
+        let Some(state) = self.durable.as_ref().filter(|_| may_write) else { return };
         let cut = state.cut();
         let (last, now) = (self.turn, self.config.turns().at(cut));
         self.turn = now.max(last);
@@ -363,6 +366,7 @@ impl Planner {
         self.ahead = self.ahead.split_off(&cut.next());
         self.persisting = None;
         self.job = None;
+        self.is_installing = false;
         self.turn = self.config.turns().at(cut);
         for partition in state.frozen().partitions() {
             self.images.insert(partition.id(), Image { cut, bytes: partition.bytes() });

@@ -112,6 +112,8 @@ pub struct Fetch {
     phase: Phase,
     peers: BTreeMap<ReplicaId, Peer>,
     done: BTreeMap<PartitionId, FrozenPartition>,
+    /// The most partitions in flight: lowered when they do not fit together.
+    flights_max: usize,
     retargets: u64,
 }
 
@@ -170,8 +172,8 @@ impl Fetch {
     ) -> Self {
         let members = config.keyring.quorum().members().filter(|member| *member != config.me);
         let peers = members.map(|member| (member, Peer::default())).collect();
-        let phase = Phase::Done;
-        let mut fetch = Self { config, own, target, phase, peers, done: BTreeMap::new(), retargets: 0 };
+        let (phase, done, flights_max) = (Phase::Done, BTreeMap::new(), usize::MAX);
+        let mut fetch = Self { config, own, target, phase, peers, done, flights_max, retargets: 0 };
         fetch.ask(now_ms, out);
         fetch
     }
@@ -187,11 +189,9 @@ impl Fetch {
                 match message {
                     Message::Offer { certificate, digests } => self.offered(now_ms, from, certificate, digests, out),
                     Message::Nothing { .. } => self.answered(now_ms, from, out),
-                    Message::Chunk { cut, partition, after, entries, last_delete, done } => {
-                        if cut == self.cut() {
-                            let chunk = Chunk { partition, after, entries, last_delete, done };
-                            self.chunk(now_ms, from, chunk, out);
-                        }
+                    Message::Chunk { cut, partition, after, entries, last_delete, done } if cut == self.cut() => {
+                        let chunk = Chunk { partition, after, entries, last_delete, done };
+                        self.chunk(now_ms, from, chunk, out);
                     }
                     Message::Gone { cut } if cut == self.cut() => self.gone(now_ms, from, out),
                     _ => {}
@@ -320,6 +320,9 @@ impl Fetch {
         let cut = self.target.statement().seq;
         for index in 0..self.config.partitions {
             let partition = PartitionId(index);
+            if flights.len() >= self.flights_max {
+                break;
+            }
             if self.done.contains_key(&partition) || flights.contains_key(&partition) {
                 continue;
             }
@@ -347,21 +350,23 @@ impl Fetch {
     }
 
     fn chunk(&mut self, now_ms: u64, from: ReplicaId, chunk: Chunk, out: &mut Vec<Output>) {
-        let cut = self.cut();
+        let (cut, partition) = (self.cut(), chunk.partition);
+        let bytes: u64 = chunk.entries.iter().map(|(key, entry)| entry.bytes(key)).sum();
         let Phase::Fetching { digests, flights } = &mut self.phase else { return };
-        let partition = chunk.partition;
-        let unchecked: u64 = flights.values().map(|flight| flight.bytes).sum();
-        let Some(flight) = flights.get_mut(&partition) else { return };
-        if flight.from != from || flight.after != chunk.after {
+        if flights.get(&partition).is_none_or(|flight| flight.from != from || flight.after != chunk.after) {
             return; // Late, or a second answer to one question.
         }
-        let bytes: u64 = chunk.entries.iter().map(|(key, entry)| entry.bytes(key)).sum();
+        while flights.len() > 1 && !fits(flights, bytes, self.config.unchecked_bytes_max) {
+            drop_largest(flights);
+            self.flights_max = flights.len();
+        }
         let is_right = chunk.is_ordered()
             && (chunk.done || !chunk.entries.is_empty())
-            && unchecked.saturating_add(bytes) <= self.config.unchecked_bytes_max;
+            && fits(flights, bytes, self.config.unchecked_bytes_max);
         if !is_right {
             return self.blame(now_ms, from, Blame::Partition(partition), out);
         }
+        let Some(flight) = flights.get_mut(&partition) else { return };
         flight.bytes += bytes;
         flight.progress_ms = now_ms;
         flight.asked_ms = now_ms;
@@ -477,6 +482,20 @@ impl Fetch {
                 None => unusable("its time is not the one in the certificate".to_string()),
             },
         });
+    }
+}
+
+/// Whether that many bytes more may be held unchecked.
+fn fits(flights: &BTreeMap<PartitionId, Flight>, bytes: u64, bytes_max: u64) -> bool {
+    let unchecked: u64 = flights.values().map(|flight| flight.bytes).sum();
+    unchecked.saturating_add(bytes) <= bytes_max
+}
+
+/// Partitions that do not fit together are fetched one after the other. The largest goes: it may be a liar's.
+fn drop_largest(flights: &mut BTreeMap<PartitionId, Flight>) {
+    let largest = flights.iter().max_by_key(|(_, flight)| flight.bytes).map(|(id, _)| *id);
+    if let Some(largest) = largest {
+        flights.remove(&largest);
     }
 }
 

@@ -20,6 +20,8 @@ use polder_types::ReplicaId;
 
 /// What [`Fetch`] and [`Serve`] are given.
 #[derive(Clone, Debug, PartialEq, Eq)]
+// An input is moved into a step and taken apart there: a box would cost more than it saves.
+#[allow(clippy::large_enum_variant)]
 pub enum Input {
     /// A message from a peer's channel.
     Message {
