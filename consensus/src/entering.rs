@@ -21,9 +21,8 @@ type Change = (Signed<ViewChange>, ViewChangeBody);
 impl Core {
     /// A replica that has never run enters view 0: also that is durable before anything is said in it (R8).
     pub(crate) fn enter_first_view(&mut self, out: &mut Vec<Output>) {
-        let record = Record::Entered { epoch: self.config.epoch, view: View::ZERO };
         out.push(Output::Persist {
-            record: written!(self, ViewZeroNotRecorded, record),
+            record: written!(self, ViewZeroNotRecorded, Record::Entered { epoch: self.config.epoch, view: View::ZERO }),
             then: Vec::new(),
             ticket: Some(Ticket::Entered(View::ZERO)),
         });

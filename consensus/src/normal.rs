@@ -120,10 +120,10 @@ impl Core {
         if let Some(body) = self.bodies.get(&digest) {
             self.requests.mark_proposed(&body.requests);
         }
-        let record =
-            Record::Accepted { proposal: proposal.map(|(signed, _)| signed.clone()), body, vote: vote.clone() };
-        let then = alloc::vec![Arc::new(VerifiedMessage::own(Message::Vote(vote)))];
-        out.push(Output::Persist { record: written!(self, AcceptNotDurable, record), then, ticket: None });
+        let proposal = proposal.map(|(signed, _)| signed.clone());
+        let then = alloc::vec![Arc::new(VerifiedMessage::own(Message::Vote(vote.clone())))];
+        let record = written!(self, AcceptNotDurable, Record::Accepted { proposal, body, vote });
+        out.push(Output::Persist { record, then, ticket: None });
         self.advance(slot, out);
     }
 
@@ -231,9 +231,10 @@ impl Core {
         }
         let vote = self.sign(Vote { phase: Phase::Commit, ..*certificate.statement() });
         let body = self.body_to_log(slot, &digest);
-        let record = Record::Prepared { certificate: certificate.proof().clone(), body, vote: vote.clone() };
-        let then = alloc::vec![Arc::new(VerifiedMessage::own(Message::Vote(vote)))];
-        out.push(Output::Persist { record: written!(self, PreparedNotDurable, record), then, ticket: None });
+        let then = alloc::vec![Arc::new(VerifiedMessage::own(Message::Vote(vote.clone())))];
+        let proof = certificate.proof().clone();
+        let record = written!(self, PreparedNotDurable, Record::Prepared { certificate: proof, body, vote });
+        out.push(Output::Persist { record, then, ticket: None });
         self.window.slot_mut(slot).into_iter().for_each(|state| state.prepared = Some(certificate.clone()));
     }
 

@@ -125,6 +125,8 @@ impl fmt::Display for Why {
 }
 
 /// What a core asks for, in this order. The driver owes what each variant says.
+// A step has few outputs, and most of them are records: boxing each would cost more than it saves.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Append `record` to the log. When it and all before it are durable: send `then` to all others and give each back

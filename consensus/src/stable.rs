@@ -166,6 +166,8 @@ impl Core {
             self.watch_gap(out);
             return Err(Ignored::Duplicate);
         }
+        let delivered = self.window.delivered;
+        self.window.decided.retain(|slot, _| *slot <= delivered || *slot > seq);
         self.window.delivered = seq;
         self.window.executed = seq;
         self.window.history = history;

@@ -187,9 +187,8 @@ impl Core {
         let message = Arc::new(VerifiedMessage::own(Message::ViewChange(signed.clone(), body.clone())));
         self.enter(view, ended, message.clone());
         // R8: the exact bytes are the record of having entered the view, and leave once they are durable.
-        let record = Record::ViewChange { signed, body };
         out.push(Output::Persist {
-            record: written!(self, EnteredViewNotDurable, record),
+            record: written!(self, EnteredViewNotDurable, Record::ViewChange { signed, body }),
             then: alloc::vec![message],
             ticket: Some(Ticket::Entered(view)),
         });
