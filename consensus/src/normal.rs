@@ -305,6 +305,7 @@ impl Core {
                 self.requests.start_afresh();
             }
         }
+        self.window.prune();
         if self.window.delivered >= self.window.low {
             self.progress.disarm(Timer::Gap);
             self.window.transfer = None;

@@ -50,7 +50,6 @@ impl Core {
         self.deliver(out);
         self.pass_cuts(read.cuts, out);
         self.restore_votes(&read.votes);
-        self.window.prune();
         self.drop_bodies();
         self.watch_gap(out);
         if !read.entered {

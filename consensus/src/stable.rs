@@ -45,7 +45,6 @@ impl Core {
         self.record_stable(out);
         self.prove_by_history(&certificate, &left_behind, out);
         self.deliver(out);
-        self.window.prune();
         self.drop_bodies();
         self.leading.next = self.leading.next.max(self.window.low.next());
         self.watch_gap(out);
@@ -177,7 +176,6 @@ impl Core {
         self.progress.disarm(Timer::Filler);
         self.requests.execute(seq, Vec::new());
         self.deliver(out);
-        self.window.prune();
         self.drop_bodies();
         self.watch_gap(out);
         Ok(())

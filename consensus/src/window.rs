@@ -201,7 +201,10 @@ impl Window {
 
     /// Drops what need not be kept.
     pub(crate) fn prune(&mut self) {
-        self.decided = self.decided.split_off(&self.keep_above().next());
+        let from = self.keep_above().next();
+        if self.decided.keys().next().is_some_and(|first| *first < from) {
+            self.decided = self.decided.split_off(&from);
+        }
     }
 
     /// The slots below `h` that are missing and worth pulling, in order.

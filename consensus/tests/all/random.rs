@@ -69,5 +69,6 @@ fn random_runs_agree_and_answer() {
         assert!(outcome.is_ok(), "seed {seed} failed: POLDER_SEED={seed} prints its trace");
         steps += outcome.unwrap();
     }
+    println!("{steps} steps in {seeds} runs");
     assert!(steps > seeds * 100, "too little happened");
 }

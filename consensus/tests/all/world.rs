@@ -134,6 +134,8 @@ pub struct World {
     seen: Seen,
     events: BTreeMap<(u64, u64), Event>,
     order: u64,
+    /// Inputs that an output brought about: given once all outputs before them are carried out.
+    inbox: VecDeque<(ReplicaId, Input)>,
 }
 
 pub fn constants() -> Constants {
@@ -204,6 +206,7 @@ impl World {
             seen,
             events: BTreeMap::new(),
             order: 0,
+            inbox: VecDeque::new(),
         };
         for i in 0..n as u8 {
             world.start(ReplicaId(i), true);
@@ -222,7 +225,7 @@ impl World {
             constants: self.genesis.constants.clone(),
             pipeline_slots: 4,
             #[cfg(polder_mutations)]
-            mutation: None,
+            mutation: std::env::var("POLDER_MUTATION").ok().and_then(|name| polder_consensus::Mutation::from_name(&name)),
         }
     }
 
@@ -258,6 +261,7 @@ impl World {
         core.check();
         self.node(replica).core = Some(core);
         self.carry_out(replica, out);
+        self.drain();
     }
 
     /// Loses everything that is not synced.
@@ -360,6 +364,17 @@ impl World {
     }
 
     pub fn step(&mut self, replica: ReplicaId, input: Input) {
+        self.step_once(replica, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some((replica, input)) = self.inbox.pop_front() {
+            self.step_once(replica, input);
+        }
+    }
+
+    fn step_once(&mut self, replica: ReplicaId, input: Input) {
         let now_ms = self.now_ms;
         let node = self.node(replica);
         let wall = Timestamp(1_700_000_000_000 + now_ms + node.skew_ms);
@@ -495,7 +510,7 @@ impl World {
             node.own_cuts.insert(batch.slot, signed.clone());
             self.announce(replica, signed);
         }
-        self.step(replica, Input::Executed { slot: batch.slot, windows });
+        self.inbox.push_back((replica, Input::Executed { slot: batch.slot, windows }));
     }
 
     fn announce(&mut self, from: ReplicaId, signed: Signed<Checkpoint>) {
