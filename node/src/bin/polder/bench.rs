@@ -1,0 +1,240 @@
+//! `polder bench`: a load, and how the cluster bore it.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use hdrhistogram::Histogram;
+use indicatif::ProgressBar;
+use polder_kv::KvClient;
+use tokio::task::JoinSet;
+
+use crate::common::ClusterArgs;
+use crate::local::{LocalCluster, until_interrupted};
+use crate::random::Random;
+
+/// Replicas of a cluster that is made for the purpose.
+const OWN_REPLICAS: u16 = 4;
+
+/// Loads a cluster and prints throughput and latencies
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  polder bench --cluster net/cluster.toml --clients 16 --callers 16 --value-bytes 128 --seconds 10
+  polder bench --mix put=90,get=10 --json        (a cluster of its own, four replicas, removed afterwards)
+
+Each of C clients has one session, which K callers share; a caller waits for an answer before it asks again.
+Replicas, clients and disk share this machine unless the cluster is elsewhere: compare only within one run.")]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Clients, each with a session of its own
+    #[arg(long, value_name = "C", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    clients: u32,
+    /// Callers that share a client
+    #[arg(long, value_name = "K", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    callers: u32,
+    /// Bytes of a value
+    #[arg(long, value_name = "B", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=(1 << 20)))]
+    value_bytes: u32,
+    /// Keys, drawn uniformly
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: u64,
+    /// Shares of put, get and delete
+    #[arg(long, value_name = "MIX", default_value = "put=50,get=50")]
+    mix: Mix,
+    /// For how long
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Put,
+    Get,
+    Delete,
+}
+
+/// Shares of each kind of command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mix(Vec<(Kind, u64)>);
+
+impl FromStr for Mix {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let shares = text.split(',').map(|part| {
+            let (kind, share) =
+                part.split_once('=').with_context(|| format!("{part}: a kind and its share, as put=50"))?;
+            let kind = match kind {
+                "put" => Kind::Put,
+                "get" => Kind::Get,
+                "delete" => Kind::Delete,
+                _ => bail!("{kind}: none of put, get, delete"),
+            };
+            let share: u32 = share.parse().with_context(|| format!("{part}: the share is no number"))?;
+            Ok((kind, u64::from(share)))
+        });
+        let shares: Vec<(Kind, u64)> = shares.collect::<anyhow::Result<_>>()?;
+        if shares.iter().all(|(_, share)| *share == 0) {
+            bail!("every share is 0");
+        }
+        Ok(Self(shares))
+    }
+}
+
+impl Mix {
+    fn draw(&self, random: &mut Random) -> Kind {
+        let mut drawn = random.below(self.0.iter().map(|(_, share)| share).sum());
+        let hit = self.0.iter().find(|(_, share)| {
+            let is_hit = drawn < *share;
+            drawn = drawn.saturating_sub(*share);
+            is_hit
+        });
+        hit.map_or(Kind::Get, |(kind, _)| *kind)
+    }
+}
+
+/// What callers saw.
+struct Seen {
+    latencies_us: Histogram<u64>,
+    errors: u64,
+    unknown: u64,
+}
+
+impl Seen {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { latencies_us: Histogram::new(3)?, errors: 0, unknown: 0 })
+    }
+
+    fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        self.latencies_us.add(&other.latencies_us)?;
+        self.errors += other.errors;
+        self.unknown += other.unknown;
+        Ok(())
+    }
+}
+
+impl Bench {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let this = Arc::new(self);
+        let seen = match this.cluster.is_given() {
+            true => this.load(&this.cluster).await?,
+            false => {
+                until_interrupted(async {
+                    let own = LocalCluster::start(OWN_REPLICAS).await?;
+                    let seen = this.load(&own.args()).await?;
+                    own.stop().await?;
+                    Ok(seen)
+                })
+                .await?
+            }
+        };
+        this.report(&seen)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn load(self: &Arc<Self>, cluster: &ClusterArgs) -> anyhow::Result<Seen> {
+        let mut clients = Vec::new();
+        for _ in 0..self.clients {
+            clients.push(cluster.connect().await?);
+        }
+        let seen = self.call(&clients).await?;
+        for client in &clients {
+            client.close().await;
+        }
+        Ok(seen)
+    }
+
+    async fn call(self: &Arc<Self>, clients: &[KvClient]) -> anyhow::Result<Seen> {
+        let mut callers = JoinSet::new();
+        let end = Instant::now() + Duration::from_secs(self.seconds);
+        for client in clients {
+            for _ in 0..self.callers {
+                callers.spawn(Arc::clone(self).call_until(end, client.clone(), Random::new()?));
+            }
+        }
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(self.seconds) } else { ProgressBar::hidden() };
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut seen = Seen::new()?;
+        loop {
+            tokio::select! {
+                biased;
+                done = callers.join_next() => match done {
+                    Some(done) => seen.add(&done??)?,
+                    None => break,
+                },
+                _ = second.tick() => bar.inc(1),
+            }
+        }
+        bar.finish_and_clear();
+        Ok(seen)
+    }
+
+    async fn call_until(self: Arc<Self>, end: Instant, kv: KvClient, mut random: Random) -> anyhow::Result<Seen> {
+        let mut seen = Seen::new()?;
+        let mut value = vec![0; usize::try_from(self.value_bytes)?];
+        loop {
+            let start = Instant::now();
+            if start >= end {
+                return Ok(seen);
+            }
+            let key = format!("bench-{:010}", random.below(self.keys)).into_bytes();
+            let called = match self.mix.draw(&mut random) {
+                Kind::Put => {
+                    random.fill(&mut value);
+                    kv.put(&key, &value).await.map(drop)
+                }
+                Kind::Get => kv.get(&key).await.map(drop),
+                Kind::Delete => kv.delete(&key).await.map(drop),
+            };
+            match called {
+                Ok(()) => seen.latencies_us.saturating_record(u64::try_from(start.elapsed().as_micros())?),
+                Err(error) if error.is_outcome_unknown() => seen.unknown += 1,
+                Err(_) => seen.errors += 1,
+            }
+        }
+    }
+
+    fn report(&self, seen: &Seen) -> anyhow::Result<()> {
+        let ops_per_s = seen.latencies_us.len() as f64 / self.seconds as f64;
+        let at = |quantile: f64| seen.latencies_us.value_at_quantile(quantile);
+        let (p50, p99, p999, max) = (at(0.5), at(0.99), at(0.999), seen.latencies_us.max());
+        if self.json {
+            let result = serde_json::json!({
+                "ops_per_s": ops_per_s,
+                "latency_us": {"p50": p50, "p99": p99, "p999": p999, "max": max},
+                "errors": seen.errors,
+                "unknown": seen.unknown,
+            });
+            println!("{result}");
+        } else {
+            println!("{ops_per_s:.0} operations a second");
+            println!("latency in µs: p50 {p50}, p99 {p99}, p99.9 {p999}, max {max}");
+            println!("{} errors, {} of unknown outcome", seen.errors, seen.unknown);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mix_is_read_and_drawn_by_its_shares() -> anyhow::Result<()> {
+        let mix: Mix = "put=3,get=1,delete=0".parse()?;
+        let mut random = Random::new()?;
+        let drawn: Vec<Kind> = (0..1_000).map(|_| mix.draw(&mut random)).collect();
+        assert!(!drawn.contains(&Kind::Delete) && drawn.contains(&Kind::Put) && drawn.contains(&Kind::Get));
+        for wrong in ["put", "put=x", "fly=1", "put=0", ""] {
+            assert!(wrong.parse::<Mix>().is_err(), "{wrong}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! What the verbs share: which cluster, as whom, in which format.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use polder_client::Builder;
+use polder_kv::KvClient;
+use polder_node::files::{read_cluster, read_key};
+use polder_types::NodeStatus;
+
+/// Which cluster, and as whom.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ClusterArgs {
+    /// The cluster's public file
+    #[arg(long, value_name = "FILE", env = "POLDER_CLUSTER")]
+    cluster: Option<PathBuf>,
+    /// The client's key [default: client.key beside the cluster's file]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Seconds that a call may take, and connecting
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+}
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// One a line, its columns separated by tabs
+    #[default]
+    Tsv,
+}
+
+impl ClusterArgs {
+    /// The cluster of a file, as the client whose key is beside it.
+    pub(crate) fn of(cluster: PathBuf) -> Self {
+        Self { cluster: Some(cluster), key: None, timeout: 30 }
+    }
+
+    /// As [`ClusterArgs::of`], for who asks again anyway.
+    pub(crate) fn impatient(cluster: PathBuf) -> Self {
+        Self { timeout: 1, ..Self::of(cluster) }
+    }
+
+    /// Whether a cluster was named.
+    pub(crate) fn is_given(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// A client's builder.
+    pub(crate) fn builder(&self) -> anyhow::Result<Builder> {
+        let Some(cluster) = &self.cluster else { anyhow::bail!("which cluster? --cluster FILE names its public file") };
+        let key =
+            self.key.clone().unwrap_or_else(|| cluster.parent().unwrap_or_else(|| Path::new("")).join("client.key"));
+        let timeout = Duration::from_secs(self.timeout);
+        Ok(Builder::new(read_cluster(cluster)?, read_key(&key)?).call_timeout(timeout).connect_timeout(timeout))
+    }
+
+    /// How each replica says it is; none for one that does not answer.
+    pub(crate) async fn statuses(&self) -> anyhow::Result<Vec<Option<NodeStatus>>> {
+        let statuses = self.builder()?.statuses().await?;
+        Ok(statuses.into_iter().map(|(_, status)| status.ok()).collect())
+    }
+
+    /// A client of its key-value service, with a session.
+    pub(crate) async fn connect(&self) -> anyhow::Result<KvClient> {
+        Ok(KvClient::new(self.builder()?.connect().await?))
+    }
+}

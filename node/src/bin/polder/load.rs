@@ -1,0 +1,245 @@
+//! The engine of `import`: chunks of records in, each executed once.
+//!
+//! Chunk `i` is the command with number `i` of one session. A state holds that session and a place before which all is
+//! acknowledged. Whoever goes on from there sends the same commands under the same numbers, so that each is executed
+//! once, whatever was lost in between. Two chunks that share a key are never in flight together: a later record wins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use polder_client::{ResumableClient, SessionState};
+use polder_kv::{Command, Kv, KvError, Operation, Reply, Transaction};
+use polder_node::files::{Readers, write_durably};
+use polder_types::Digest;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::tsv::{Chunk, Chunks, Place, Record};
+
+/// Chunks that wait for their answers at once.
+const CHUNKS_IN_FLIGHT_MAX: usize = 128;
+/// Chunks that are read ahead.
+const CHUNKS_READ_AHEAD: usize = 64;
+/// The state is stored so often while something is acknowledged.
+const STORE_EVERY: Duration = Duration::from_millis(500);
+/// A chunk without an answer for so long ends the import; it can go on later.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What an import needs to go on: its session, and the place before which all is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    session: SessionState,
+    key_column: usize,
+    records: u64,
+    bytes: u64,
+    chain: Digest,
+}
+
+impl State {
+    /// At the start of an input, in a session of which no number was used.
+    pub(crate) fn new(session: SessionState, key_column: usize) -> Self {
+        Self { session, key_column, records: 0, bytes: 0, chain: Digest::ZERO }
+    }
+
+    /// The state in a file; none when there is no file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Option<Self>> {
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                let words = || format!("{}: no state of an import; remove it to import from the start", path.display());
+                Ok(Some(serde_json::from_slice(&bytes).with_context(words)?))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+
+    /// Stores the state durably.
+    pub(crate) fn store(&self, path: &Path) -> anyhow::Result<()> {
+        Ok(write_durably(path, &serde_json::to_vec(self)?, Readers::Owner)?)
+    }
+
+    /// The session to resume.
+    pub(crate) fn session(&self) -> SessionState {
+        self.session
+    }
+
+    /// Which column is the key, from 1: part of what the numbers mean.
+    pub(crate) fn key_column(&self) -> usize {
+        self.key_column
+    }
+
+    /// The place before which all is acknowledged.
+    pub(crate) fn place(&self) -> Place {
+        Place { records: self.records, bytes: self.bytes, chain: self.chain }
+    }
+
+    fn advanced(mut self, number: u64, place: Place) -> Self {
+        self.session.acknowledged = number;
+        Self { records: place.records, bytes: place.bytes, chain: place.chain, ..self }
+    }
+}
+
+/// Reads an input on a thread of its own, from its start; passes over what `state` has acknowledged, and checks that it
+/// is the same.
+pub(crate) fn read_ahead(input: impl BufRead + Send + 'static, state: State) -> mpsc::Receiver<anyhow::Result<Chunk>> {
+    let (sender, receiver) = mpsc::channel(CHUNKS_READ_AHEAD);
+    std::thread::spawn(move || {
+        let mut chunks = Chunks::new(input, state.key_column);
+        // A receiver that is gone wants no more.
+        while let Some(next) = next_after(&mut chunks, &state).transpose() {
+            let failed = next.is_err();
+            if sender.blocking_send(next).is_err() || failed {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+fn next_after(chunks: &mut Chunks<impl BufRead>, state: &State) -> anyhow::Result<Option<Chunk>> {
+    let done = state.session.acknowledged;
+    while let Some(chunk) = chunks.next()? {
+        if chunk.number == done && chunk.after != state.place() {
+            bail!("the input is not the one that was begun: its first {} records differ", state.records);
+        }
+        if chunk.number > done {
+            return Ok(Some(chunk));
+        }
+    }
+    if chunks.number() < done {
+        bail!(
+            "the input is not the one that was begun: it has less than the {} records imported before",
+            state.records
+        );
+    }
+    Ok(None)
+}
+
+/// The chunks under way.
+struct Flight {
+    calls: JoinSet<anyhow::Result<Chunk>>,
+    keys: BTreeSet<Vec<u8>>,
+    /// What is answered beyond the first that is not, and the place after it.
+    answered: BTreeMap<u64, Place>,
+    /// All up to this one is answered.
+    settled: (u64, Place),
+}
+
+impl Flight {
+    fn admits(&self, chunk: &Chunk) -> bool {
+        self.calls.len() < CHUNKS_IN_FLIGHT_MAX && chunk.records.iter().all(|record| !self.keys.contains(&record.key))
+    }
+
+    fn start(&mut self, client: &ResumableClient<Kv>, chunk: Chunk) {
+        self.keys.extend(chunk.records.iter().map(|record| record.key.clone()));
+        let client = client.clone();
+        self.calls.spawn(async move {
+            let start = Instant::now();
+            let command = command(&chunk.records)?;
+            loop {
+                match client.call(chunk.number, &command).await {
+                    Ok(Reply::Refused(error)) => return Err(error.into()),
+                    Ok(_) => return Ok(chunk),
+                    // The number makes it safe to ask again.
+                    Err(error) if error.is_timeout() && start.elapsed() < PATIENCE => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        });
+    }
+
+    fn finish(&mut self, chunk: &Chunk) {
+        for record in &chunk.records {
+            self.keys.remove(&record.key);
+        }
+        self.answered.insert(chunk.number, chunk.after);
+        while let Some(place) = self.answered.remove(&(self.settled.0 + 1)) {
+            self.settled = (self.settled.0 + 1, place);
+        }
+    }
+}
+
+fn command(records: &[Record]) -> Result<Command, KvError> {
+    let puts = records.iter().map(|record| Operation::put(&record.key, &record.value));
+    Command::transaction(Transaction { then: puts.collect::<Result<_, _>>()?, ..Transaction::default() })
+}
+
+/// Has all chunks executed, storing the state at `path` as it goes and telling `progress` of every place reached.
+///
+/// # Errors
+///
+/// When the input is bad, a command is rejected, or its outcome stays unknown. What was answered by then is stored: the
+/// same import goes on from there.
+pub(crate) async fn load(
+    client: &ResumableClient<Kv>,
+    mut state: State,
+    path: &Path,
+    mut chunks: mpsc::Receiver<anyhow::Result<Chunk>>,
+    progress: &(dyn Fn(Place) + Sync),
+) -> anyhow::Result<State> {
+    let mut flight = Flight {
+        calls: JoinSet::new(),
+        keys: BTreeSet::new(),
+        answered: BTreeMap::new(),
+        settled: (state.session.acknowledged, state.place()),
+    };
+    let (mut next, mut failure, mut ended) = (None::<Chunk>, None::<anyhow::Error>, false);
+    let mut stored_at = Instant::now();
+    loop {
+        let window = state.session.acknowledged + client.window();
+        if failure.is_some() {
+            next = None;
+        }
+        if let Some(chunk) = next.take_if(|chunk| chunk.number <= window && flight.admits(chunk)) {
+            flight.start(client, chunk);
+            continue;
+        }
+        let is_over = ended && next.is_none() && flight.calls.is_empty();
+        let is_blocked = next.as_ref().is_some_and(|chunk| chunk.number > window);
+        let has_news = flight.settled.0 > state.session.acknowledged;
+        if has_news && (is_over || is_blocked || stored_at.elapsed() >= STORE_EVERY) {
+            state = state.advanced(flight.settled.0, flight.settled.1);
+            state.store(path)?;
+            client.acknowledge(state.session.acknowledged);
+            stored_at = Instant::now();
+            continue;
+        }
+        if is_over {
+            return failure.map_or(Ok(state), Err);
+        }
+        tokio::select! {
+            biased;
+            Some(call) = flight.calls.join_next() => match call? {
+                Ok(chunk) => {
+                    flight.finish(&chunk);
+                    progress(flight.settled.1);
+                }
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    ended = true;
+                }
+            },
+            chunk = chunks.recv(), if next.is_none() && !ended => match chunk {
+                Some(Ok(chunk)) => next = Some(chunk),
+                Some(Err(error)) => {
+                    failure.get_or_insert(error);
+                    ended = true;
+                }
+                None => ended = true,
+            },
+            () = tokio::time::sleep(STORE_EVERY), if has_news => {}
+        }
+    }
+}
+
+/// Where the state of an import is kept unless told: beside its input.
+pub(crate) fn default_state_path(input: &Path) -> PathBuf {
+    let mut path = input.as_os_str().to_owned();
+    path.push(".polder-import");
+    PathBuf::from(path)
+}
