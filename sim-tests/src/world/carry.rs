@@ -1,0 +1,289 @@
+//! Giving events to a replica, and carrying out what it asks for: in order, and only so far as it lives.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use polder_checkpoint::StoreError;
+use polder_consensus::To;
+use polder_node::replica::{Action, Disk, Event, PeerMessage, VerifiedPeer, verify_peer};
+use polder_types::{ClientId, NodeFrame, ReplicaId};
+
+use super::{Happening, Job, Parcel, World};
+use crate::byzantine::Plot;
+use crate::checkers::certificates::Certificates;
+use crate::checkers::{Verdict, evidence, violation};
+use crate::network::Party;
+
+impl World {
+    /// Gives a replica an event: a step.
+    pub(super) fn give(&mut self, host: usize, event: Event) -> Verdict {
+        if self.hosts[host].paused_until_us > self.now_us {
+            self.hosts[host].backlog.push_back(event);
+            return Ok(());
+        }
+        let now = self.hosts[host].clocks(self.now_us);
+        let is_tick = matches!(event, Event::Tick);
+        // Before the step, so that a trace that ends in a panic ends with what led to it.
+        if !is_tick && self.hosts[host].is_up() {
+            self.trace.line(format_args!("{} r{host} <- {event}", self.now_us));
+        }
+        let mut actions = Vec::new();
+        let is_liar = self.hosts[host].liar.is_some();
+        let Some(replica) = self.hosts[host].replica.as_mut() else { return Ok(()) };
+        self.counts.steps += 1;
+        if is_liar {
+            // What others make of its lies may come back and confuse it: then it crashes, which is one more fault of
+            // a replica that is faulty anyway.
+            let step = catch_unwind(AssertUnwindSafe(|| replica.step(now, event, &mut actions)));
+            if step.is_err() {
+                self.trace.line(format_args!("{} r{host}, a liar, fell over its own lies", self.now_us));
+                self.hosts[host].crash(&mut self.disk_random);
+                self.hosts[host].is_gone = true;
+                return Ok(());
+            }
+        } else {
+            replica.step(now, event, &mut actions);
+        }
+        if is_tick && !actions.is_empty() {
+            self.trace.line(format_args!("{} r{host} <- tick", self.now_us));
+        }
+        self.carry_out(host, actions)
+    }
+
+    /// Carries out actions, unless a crash strikes in their middle.
+    pub(super) fn carry_out(&mut self, host: usize, mut actions: Vec<Action>) -> Verdict {
+        let doom = self.hosts[host].doom.filter(|doom| doom.strikes(self.now_us, &actions));
+        if doom.is_some() {
+            actions.truncate(self.fault_random.range(0, actions.len() as u64) as usize);
+        }
+        let is_correct = self.hosts[host].liar.is_none();
+        for action in actions {
+            if !matches!(action, Action::Executed { .. }) {
+                self.trace.line(format_args!("    {action}"));
+            }
+            match action {
+                Action::Send { to, message } => self.send(host, to, &message)?,
+                Action::Reply { client, frame } => self.reply(host, client, frame),
+                Action::Write { disk, writes, durability, ticket } => {
+                    self.disk(host, disk).submit(writes, durability, ticket);
+                }
+                Action::Digest { frozen } => {
+                    let life = self.hosts[host].life;
+                    let after_us = self.disk_random.range(10, 5_000);
+                    self.schedule(after_us, Happening::Digested { host, life, frozen });
+                }
+                Action::WriteImages { cut, partitions } => {
+                    self.add_job(host, Job::Images { cut, partitions: partitions.into() });
+                }
+                Action::InstallBase { state } => {
+                    let after = self.hosts[host].state.submitted();
+                    self.add_job(host, Job::Base { state: Box::new(state), after });
+                }
+                Action::Executed { slot, digest, history, commands } => {
+                    self.trace.line(format_args!("    executed {slot} {digest}: {commands}"));
+                    if is_correct {
+                        self.observe_execution(host, slot, digest, history)?;
+                    }
+                }
+                Action::Evidence(found) if is_correct => {
+                    let accused = found.culprit();
+                    let is_liar = self.hosts[usize::from(accused.0)].liar.is_some();
+                    evidence::check(self.hosts[host].id, accused, is_liar, &format!("{found:?}"))?;
+                }
+                Action::Misled(accused) if is_correct => {
+                    let is_liar = self.hosts[usize::from(accused.0)].liar.is_some();
+                    evidence::check(self.hosts[host].id, accused, is_liar, "it sent what no correct replica sends")?;
+                }
+                Action::Halt(why) if is_correct => {
+                    return violation("halt", format!("r{host} is correct and halts: {why}"));
+                }
+                Action::Evidence(_) | Action::Misled(_) | Action::Halt(_) => {}
+            }
+        }
+        if doom.is_some() {
+            return self.crash(host);
+        }
+        self.start_disk(host, Disk::Log)?;
+        self.start_disk(host, Disk::State)?;
+        if is_correct { self.observe_step(host) } else { Ok(()) }
+    }
+
+    fn disk(&mut self, host: usize, disk: Disk) -> &mut crate::disk::Disk {
+        match disk {
+            Disk::Log => &mut self.hosts[host].log,
+            Disk::State => &mut self.hosts[host].state,
+        }
+    }
+
+    fn start_disk(&mut self, host: usize, disk: Disk) -> Verdict {
+        let on = match disk {
+            Disk::Log => &mut self.hosts[host].log,
+            Disk::State => &mut self.hosts[host].state,
+        };
+        let started = on.start(&mut self.disk_random, &self.options.disk);
+        let life = self.hosts[host].life;
+        match started {
+            Ok(Some(after_us)) => self.schedule(after_us, Happening::DiskDone { host, life, disk }),
+            Ok(None) => {}
+            Err(why) => return failed(host, &why),
+        }
+        Ok(())
+    }
+
+    /// A write is done: says so, and starts on the next.
+    pub(super) fn disk_done(&mut self, host: usize, disk: Disk) -> Verdict {
+        let tickets = match self.disk(host, disk).finish() {
+            Ok(tickets) => tickets,
+            Err(why) => return failed(host, &why),
+        };
+        let life = self.hosts[host].life;
+        self.start_disk(host, disk)?;
+        // The last ticket covers all before it.
+        let only_last = self.disk_random.chance(500);
+        let skip = if only_last { tickets.len().saturating_sub(1) } else { 0 };
+        for ticket in tickets.into_iter().skip(skip) {
+            if self.is_current(host, life) {
+                self.give(host, Event::Written { disk, ticket })?;
+            }
+        }
+        if self.is_current(host, life) && disk == Disk::State {
+            self.schedule_work(host);
+        }
+        Ok(())
+    }
+
+    fn add_job(&mut self, host: usize, job: Job) {
+        self.hosts[host].add_job(job);
+        self.schedule_work(host);
+    }
+
+    fn schedule_work(&mut self, host: usize) {
+        if self.hosts[host].job().is_some() {
+            let life = self.hosts[host].life;
+            let after_us = self.options.disk.sync_us_min + self.disk_random.around(self.options.disk.sync_us_mean);
+            self.schedule(after_us, Happening::Work { host, life });
+        }
+    }
+
+    /// Does a part of what is written beside the loop.
+    pub(super) fn work(&mut self, host: usize) -> Verdict {
+        let Some(job) = self.hosts[host].job() else { return Ok(()) };
+        let chunk_bytes = self.disk_random.range(64, 4_096) as usize;
+        let ended = match self.hosts[host].work(job, chunk_bytes) {
+            Ok(ended) => ended,
+            Err(why) => return failed(host, &why),
+        };
+        if let Some(event) = ended {
+            self.give(host, event)?;
+        }
+        self.schedule_work(host);
+        Ok(())
+    }
+
+    fn send(&mut self, host: usize, to: To, message: &VerifiedPeer) -> Verdict {
+        let me = self.hosts[host].id;
+        let receivers: Vec<ReplicaId> = match to {
+            To::All => self.keyring.quorum().members().filter(|to| *to != me).collect(),
+            To::One(to) if to == me => return violation("invariant", format!("{me} sends {message} to itself")),
+            To::One(to) => vec![to],
+        };
+        if self.hosts[host].liar.is_some() {
+            for to in receivers {
+                let messages = self.with_liar(host, |liar, plot| liar.outgoing(plot, to, message.to_message()));
+                messages.into_iter().for_each(|message| self.send_lie(host, to, message));
+            }
+            return Ok(());
+        }
+        // Verified when it is sent, once for all receivers.
+        let verified = verify_peer(&self.keyring, &self.genesis.constants, &mut self.seen, message.to_message());
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(why) => return Certificates::sent(me, &message.to_string(), Err(why)),
+        };
+        self.note(&verified)?;
+        if let VerifiedPeer::Checkpoint(signed) = &verified
+            && signed.by == me
+        {
+            self.checkers.equal_roots.announced(me, &signed.statement)?;
+        }
+        for to in receivers {
+            self.post(Party(me.0.into()), Party(to.0.into()), Parcel::Peer(verified.clone()));
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, message: &VerifiedPeer) -> Verdict {
+        match message {
+            VerifiedPeer::Ordering(message) => self.checkers.seen(message),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends what a liar says, if it verifies: it can sign in its own name only.
+    fn send_lie(&mut self, host: usize, to: ReplicaId, message: PeerMessage) {
+        let verified = verify_peer(&self.keyring, &self.genesis.constants, &mut self.seen, message);
+        let Ok(verified) = verified else {
+            self.counts.forged += 1;
+            return;
+        };
+        // A liar may show a certificate that correct replicas never made only if more lie than may.
+        drop(self.note(&verified));
+        self.post(Party(host), Party(to.0.into()), Parcel::Peer(verified));
+    }
+
+    fn reply(&mut self, host: usize, client: ClientId, frame: NodeFrame) {
+        let Some(index) = self.clients.iter().position(|other| other.id() == client) else { return };
+        self.send_frame(host, Party(self.hosts.len() + index), frame);
+    }
+
+    /// Sends a frame to a client; a liar sends what it likes.
+    pub(super) fn send_frame(&mut self, host: usize, client: Party, frame: NodeFrame) {
+        let frame = if self.hosts[host].liar.is_some() {
+            self.with_liar(host, |liar, plot| liar.answer(plot, frame))
+        } else {
+            Some(frame)
+        };
+        if let Some(frame) = frame {
+            self.post(Party(host), client, Parcel::Frame(frame));
+        }
+    }
+
+    /// What a liar makes up by itself.
+    pub(super) fn make_up(&mut self, host: usize) -> Verdict {
+        let after_us = self.liar_random.range(5_000, 100_000);
+        self.schedule(after_us, Happening::MakeUp { host });
+        if !self.hosts[host].is_up() || self.hosts[host].liar.is_none() {
+            return Ok(());
+        }
+        let lies = self.with_liar(host, |liar, plot| {
+            if plot.random.chance(50) {
+                liar.change_mood(plot.random);
+            }
+            liar.make_up(plot)
+        });
+        lies.into_iter().for_each(|(to, message)| self.send_lie(host, to, message));
+        Ok(())
+    }
+
+    /// Lets a liar act; a replica that does not lie does nothing.
+    fn with_liar<T: Default>(
+        &mut self,
+        host: usize,
+        act: impl FnOnce(&mut crate::byzantine::Liar, &mut Plot<'_>) -> T,
+    ) -> T {
+        let Some(mut liar) = self.hosts[host].liar.take() else { return T::default() };
+        let mut plot = Plot {
+            me: self.hosts[host].id,
+            key: &self.keys[host],
+            keyring: &self.keyring,
+            shared: &mut self.shared,
+            random: &mut self.liar_random,
+        };
+        let result = act(&mut liar, &mut plot);
+        self.hosts[host].liar = Some(liar);
+        result
+    }
+}
+
+fn failed(host: usize, why: &StoreError) -> Verdict {
+    violation("invariant", format!("the simulated disk of r{host} failed unasked: {why}"))
+}

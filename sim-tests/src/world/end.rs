@@ -1,0 +1,103 @@
+//! The healing, and what must follow from it.
+
+use polder_types::{Answer, Wire as _};
+
+use super::{Happening, World};
+use crate::checkers::progress::{self, End};
+use crate::checkers::{Verdict, exactly_once, linearizable, validity};
+use crate::client::Client;
+use crate::history::{Command, Reply};
+use crate::network::Party;
+
+/// How often the end is looked for, in microseconds.
+const LOOK_US: u64 = 50_000;
+
+impl World {
+    /// A quorum is healed: every correct replica, but for those that stay down, within the faults allowed.
+    pub(super) fn heal(&mut self) -> Verdict {
+        self.healed_at_us = Some(self.now_us);
+        self.answered_in_chaos = self.history.answered_by(self.now_us);
+        let stay_down = self.options.faults.stay_down;
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].liar.is_some() {
+                if stay_down && self.fault_random.chance(300) {
+                    self.hosts[host].crash(&mut self.disk_random);
+                    self.hosts[host].is_gone = true;
+                }
+                continue;
+            }
+            self.hosts[host].doom = None;
+            if !self.hosts[host].is_up() && stay_down {
+                self.hosts[host].is_gone = true;
+                continue;
+            }
+            self.healed.push(self.hosts[host].id);
+        }
+        let clients = self.hosts.len()..self.hosts.len() + self.clients.len();
+        let healed = self.healed.iter().map(|id| Party(id.0.into()));
+        let calm: Vec<Party> = healed.chain(clients.map(Party)).collect();
+        self.network.heal(&calm);
+        self.trace.line(format_args!("{} healed: {:?}", self.now_us, self.healed));
+        for id in self.healed.clone() {
+            let host = usize::from(id.0);
+            let life = self.hosts[host].life;
+            self.hosts[host].paused_until_us = 0;
+            self.schedule(0, Happening::Resume { host, life });
+            self.schedule(0, Happening::Restart { host, life });
+        }
+        self.schedule(LOOK_US, Happening::Look);
+        Ok(())
+    }
+
+    /// Looks whether all is answered; then reads the lists; then ends the run.
+    pub(super) fn look(&mut self) -> Verdict {
+        self.schedule(LOOK_US, Happening::Look);
+        let end = self.describe_end();
+        progress::check(&end)?;
+        if !end.is_settled() {
+            return Ok(());
+        }
+        if !self.has_read_lists {
+            self.has_read_lists = true;
+            if let Some(client) = self.clients.first_mut() {
+                (1..=self.options.load.keys).for_each(|key| client.order(vec![Command::Read { key }]));
+            }
+            return Ok(());
+        }
+        self.end = Some(end);
+        Ok(())
+    }
+
+    fn describe_end(&self) -> End {
+        let since_us = self.now_us - self.healed_at_us.unwrap_or(self.now_us);
+        let requests = (self.options.load.clients * self.options.load.requests) as u64;
+        let executed = self.healed.iter().map(|id| {
+            let replica = self.hosts[usize::from(id.0)].replica.as_ref();
+            (*id, replica.map_or(polder_types::Seq::ZERO, |replica| replica.status().executed))
+        });
+        let executed: Vec<_> = executed.collect();
+        End {
+            since_ms: since_us / 1_000,
+            bound_ms: progress::bound_ms(&self.options.constants, self.keyring.quorum(), requests),
+            unanswered: self.clients.iter().map(Client::unanswered).sum(),
+            highest: executed.iter().map(|(_, executed)| *executed).max().unwrap_or_default(),
+            executed,
+        }
+    }
+
+    /// The last word of the checkers that judge whole histories.
+    pub(super) fn conclude(&mut self) -> Verdict {
+        for operation in self.history.operations.iter().rev() {
+            if let (Command::Read { key }, Some((_, Answer::Done(bytes)))) = (operation.command, &operation.answered)
+                && let Ok(Reply::List(list)) = Reply::from_wire(bytes)
+            {
+                self.history.lists.entry(key).or_insert(list);
+            }
+        }
+        let statuses = self.hosts.iter().filter_map(|host| host.replica.as_ref()).map(|replica| replica.status());
+        self.counts.view_changes = statuses.map(|status| status.core.view.0).max().unwrap_or_default();
+        validity::check(&self.history)?;
+        exactly_once::check(&self.history)?;
+        linearizable::check(&self.history)
+    }
+}

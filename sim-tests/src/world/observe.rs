@@ -1,0 +1,105 @@
+//! What the checkers are told of each step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use polder_checkpoint::Store as _;
+use polder_consensus::VerifiedMessage;
+use polder_types::{Batch, Constants, Digest, Quorum, Seq};
+
+use super::World;
+use crate::checkers::agreement::Agreement;
+use crate::checkers::bounded_tables::{self, Sizes};
+use crate::checkers::certificates::Certificates;
+use crate::checkers::equal_roots::EqualRoots;
+use crate::checkers::validity::Validity;
+use crate::checkers::{Verdict, violation};
+
+/// Batches that are remembered by their digest, to judge what is executed.
+const BATCHES_MAX: usize = 4_096;
+
+/// The checkers that watch every step.
+pub struct Checkers {
+    /// See the checker.
+    pub agreement: Agreement,
+    /// See the checker.
+    pub validity: Validity,
+    /// See the checker.
+    pub equal_roots: EqualRoots,
+    /// See the checker.
+    pub certificates: Certificates,
+    bounds: Sizes,
+    batches: BTreeMap<Digest, Arc<Batch>>,
+}
+
+impl Checkers {
+    /// Nothing was seen yet.
+    #[must_use]
+    pub fn new(constants: &Constants, quorum: Quorum) -> Self {
+        Self {
+            agreement: Agreement::default(),
+            validity: Validity::default(),
+            equal_roots: EqualRoots::default(),
+            certificates: Certificates::default(),
+            bounds: bounded_tables::bounds(constants, quorum),
+            batches: BTreeMap::new(),
+        }
+    }
+
+    /// A verified message is on its way.
+    pub(super) fn seen(&mut self, message: &VerifiedMessage) -> Verdict {
+        if let Some(batch) = &message.batch
+            && let Some(digest) = message.message().header().digest
+            && self.batches.len() < BATCHES_MAX
+        {
+            self.batches.entry(digest).or_insert_with(|| batch.clone());
+        }
+        self.certificates.seen(message.message())
+    }
+}
+
+impl World {
+    /// A correct replica executed a batch.
+    pub(super) fn observe_execution(&mut self, host: usize, slot: Seq, digest: Digest, history: Digest) -> Verdict {
+        let me = self.hosts[host].id;
+        // Only a transfer moves the cursor without executing: forward, to a cut.
+        let before = Seq(slot.0.saturating_sub(1));
+        if self.checkers.agreement.cursor(me) < before && self.genesis.constants.is_cut(before) {
+            self.counts.transfers += 1;
+            self.checkers.agreement.fetched(me, before);
+        }
+        self.checkers.agreement.executed(me, slot, digest, history)?;
+        match self.checkers.batches.get(&digest) {
+            Some(batch) => self.checkers.validity.executed(me, slot, batch),
+            None => Ok(()),
+        }
+    }
+
+    /// A correct replica made a step.
+    pub(super) fn observe_step(&mut self, host: usize) -> Verdict {
+        let Some(replica) = self.hosts[host].replica.as_ref() else { return Ok(()) };
+        replica.check();
+        let status = replica.status();
+        let me = self.hosts[host].id;
+        let cursor = self.checkers.agreement.cursor(me);
+        if status.executed != cursor {
+            if status.executed < cursor || !self.genesis.constants.is_cut(status.executed) {
+                return violation("agreement", format!("{me} went from {cursor} to {}", status.executed));
+            }
+            self.counts.transfers += 1;
+            self.checkers.agreement.starts(me, status.executed, status.history)?;
+        }
+        if let Some(root) = status.root
+            && !self.checkers.equal_roots.agrees(status.stable, root)
+        {
+            return violation("equal-roots", format!("{me} holds {root} as the certified root of {}", status.stable));
+        }
+        let held = Sizes {
+            waiting: status.core.waiting as u64,
+            unexecuted: status.core.committed.0.saturating_sub(status.executed.0.max(status.core.low.0)),
+            above_stable: status.core.committed.0.saturating_sub(status.core.low.0),
+            log_bytes: self.hosts[host].log.store().bytes_on_disk(),
+        };
+        bounded_tables::check(me, &held, &self.checkers.bounds)
+    }
+}

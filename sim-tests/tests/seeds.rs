@@ -1,0 +1,21 @@
+//! 200 fixed seeds: nothing fails, and at most one in twenty is void.
+
+use polder_sim_tests::run::{Setup, run_many};
+
+#[test]
+fn two_hundred_seeds_find_nothing() {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let report = run_many(0..200, &Setup::default(), threads, false, &|_, _| {});
+    let failures: Vec<String> = report
+        .failures
+        .iter()
+        .map(|failure| format!("{:?}\n  {}", failure.violation, Setup::default().replay(failure.seed)))
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert_eq!(report.seeds, 200);
+    assert!(report.void <= 10, "{} of 200 seeds were void", report.void);
+    // The canary of the faults: a simulator that crashes nobody and changes no views tests nothing.
+    let counts = report.counts;
+    assert!(counts.crashes > 200 && counts.view_changes > 200 && counts.transfers > 5, "{counts:?}");
+    assert!(counts.forged > 0 && counts.unwanted > 0, "{counts:?}");
+}
