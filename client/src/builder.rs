@@ -71,11 +71,11 @@ impl Builder {
         self
     }
 
-    /// `T_client`: after how long without an answer a request goes to all replicas; 250 ms unless told, at least
-    /// 1 ms. It doubles for each further time.
+    /// `T_client`: after how long without an answer a request goes to all replicas; 250 ms unless told, from 1 ms to
+    /// a day. It doubles for each further time.
     #[must_use]
     pub fn late_after(mut self, wait: Duration) -> Self {
-        let late_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+        let late_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).clamp(1, 86_400_000);
         self.patience = Patience { late_ms, late_max_ms: late_ms.saturating_mul(16) };
         self
     }

@@ -29,6 +29,9 @@ const TAKEN_MAX: usize = 256;
 /// How long the task goes on to close its session when nobody waits for it.
 const CLOSE_UNWATCHED: Duration = Duration::from_secs(1);
 
+/// No wait is longer, whatever was asked for: so that no sum of times overflows.
+const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// What the owners of a client ask its task.
 pub(crate) enum Ask {
     Call { number: Option<u64>, command: Blob, timeout: Duration, reply: oneshot::Sender<Outcome> },
@@ -51,6 +54,7 @@ impl Handle {
         if command.len() > self.command_bytes_max {
             return Err(CallError::TooLarge { bytes: command.len(), bytes_max: self.command_bytes_max });
         }
+        let timeout = timeout.min(WAIT_MAX);
         let (reply, outcome) = oneshot::channel();
         let deadline = Instant::now() + timeout;
         let ask = Ask::Call { number, command: Blob::from(command), timeout, reply };
@@ -127,7 +131,11 @@ pub(crate) async fn start(start: Start, cluster: &ClusterFile) -> Result<(Handle
         calls: BTreeMap::new(),
         next_call: 0,
         since: Instant::now(),
-        connecting: Some(Connecting { reply, session: start.session, until: Instant::now() + start.connect_timeout }),
+        connecting: Some(Connecting {
+            reply,
+            session: start.session,
+            until: Instant::now() + start.connect_timeout.min(WAIT_MAX),
+        }),
         closers: Vec::new(),
         close_until: None,
         is_over: false,
@@ -188,7 +196,7 @@ impl Driver {
         }
         self.machine.abandon(&mut out);
         self.act(&mut out);
-        drop(self.asks);
+        self.refuse_asks();
         drop(self.links);
         self.endpoint.close("the client is done").await;
         // Dropping them tells those who wait.
@@ -290,8 +298,21 @@ impl Driver {
         }
     }
 
+    /// What was asked and not taken was never sent.
+    fn refuse_asks(&mut self) {
+        let Some(mut asks) = self.asks.take() else { return };
+        asks.close();
+        while let Ok(ask) = asks.try_recv() {
+            match ask {
+                Ask::Call { reply, .. } => drop(reply.send(Err(CallError::NotSent(CallError::CLOSED)))),
+                // Dropping it tells who waits.
+                Ask::Close { done, .. } => drop(done),
+            }
+        }
+    }
+
     fn begin_to_close(&mut self, within: Duration, out: &mut Vec<Output>) {
-        let until = Instant::now() + within;
+        let until = Instant::now() + within.min(WAIT_MAX);
         self.close_until = Some(self.close_until.map_or(until, |earlier| earlier.max(until)));
         self.machine.step(self.now_ms(), Input::Close, out);
     }

@@ -1,11 +1,16 @@
 //! The transport over real sockets on the loopback interface.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use polder_transport::seam::{AsyncUdpSocket, RecvMeta, Transmit, UdpPoller};
 use polder_transport::{
     Allow, Config, ConnectError, Connection, Endpoint, Inbox, Lane, Lanes, Limits, Link, LinkConfig, LinkEvent,
     Listener, SendError, Wiring,
@@ -321,6 +326,72 @@ async fn a_link_comes_back_when_the_listener_restarts_elsewhere() {
 
     drop(link);
     assert_eq!(inbox.recv().await, None);
+}
+
+/// A socket that can be made to send nothing more, as if its process had been killed.
+#[derive(Debug)]
+struct Mortal {
+    socket: Arc<dyn AsyncUdpSocket>,
+    is_dead: Arc<AtomicBool>,
+}
+
+impl AsyncUdpSocket for Mortal {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.socket).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.is_dead.load(Ordering::Relaxed) { Ok(()) } else { self.socket.try_send(transmit) }
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_recv(context, buffers, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.socket.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.socket.max_receive_segments()
+    }
+}
+
+#[tokio::test]
+async fn a_killed_and_restarted_listener_tells_its_old_peers_at_once() {
+    // Nothing but the reset can end the connection within the test.
+    let hour = Duration::from_secs(3_600);
+    let limits = Limits { idle_timeout: hour, keep_alive: Duration::from_millis(20), ..Limits::default() };
+    let is_dead = Arc::new(AtomicBool::new(false));
+    let mut wiring = Wiring::real(LOOPBACK).unwrap();
+    wiring.socket = Arc::new(Mortal { socket: wiring.socket, is_dead: Arc::clone(&is_dead) });
+    let (endpoint, mut listener) =
+        Endpoint::listening(config(1, limits.clone()), wiring, allow(Lanes::REPLICA)).unwrap();
+    let address = endpoint.local_address().unwrap();
+    let dialer = Endpoint::dialing(config(2, limits.clone()), Wiring::real(LOOPBACK).unwrap()).unwrap();
+    let to = address.to_string();
+    let (dialed, accepted) = tokio::join!(dialer.connect(&to, key(1).public(), Lanes::REPLICA), listener.accept());
+    let (dialed, _inbox) = dialed.unwrap();
+
+    is_dead.store(true, Ordering::Relaxed);
+    drop((accepted, listener, endpoint));
+    let wiring = loop {
+        match Wiring::real(address) {
+            Ok(wiring) => break wiring,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let _restarted = Endpoint::listening(config(1, limits), wiring, allow(Lanes::REPLICA)).unwrap();
+    assert_eq!(dialed.closed().await.to_string(), "the peer was restarted");
 }
 
 #[tokio::test]
