@@ -44,7 +44,7 @@ impl Core {
             return Err(Ignored::NotLeader);
         }
         let request = part(message, |message| match message {
-            Message::Request(request) => Some(request.clone()),
+            Message::Request(request) => Some(request),
             _ => None,
         });
         let Some(request) = request else { return Err(Ignored::Invalid) };

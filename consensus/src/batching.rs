@@ -108,7 +108,7 @@ impl Core {
         }
         if self.window.cut_at_or_after(tail) > self.window.high() {
             // No leader can propose that far before the window moves.
-            self.progress.arm(Timer::Tail, self.config.constants.idle_ms);
+            self.progress.arm(Timer::Tail, self.config.constants.idle_ms.max(1));
         } else {
             self.progress.arm(Timer::Filler, self.progress.timeout_ms());
         }

@@ -166,8 +166,8 @@ impl Core {
             Kind::Suspect => (is_current || is_later) && self.suspicion.is_news(by, view),
             Kind::Suspects => is_current || is_later,
             Kind::Abdicate => is_current && by == self.leader() && !self.suspicion.suspects(),
-            Kind::ViewChange => is_later || is_current && self.wants_view_change(by),
-            Kind::NewView => is_later || is_current && self.term.start.is_none(),
+            Kind::ViewChange => is_later || is_current && self.wants_view_change(by, header.digest),
+            Kind::NewView => is_later || is_current && self.wants_new_view(by, header.digest),
             Kind::Committed => {
                 slot > self.window.delivered && slot <= self.window.high() && !self.window.decided.contains_key(&slot)
             }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use polder_types::{Certificate, Checkpoint, Digest, ReplicaId, Seq, Signed, View};
 
-use crate::evidence;
+use crate::evidence::{self, NEW_VIEWS, VIEW_CHANGES};
 use crate::new_view::{Plan, plan};
 use crate::progress::Timer;
 use crate::verify::carried;
@@ -88,10 +88,22 @@ impl Core {
         Ok(())
     }
 
-    /// Whether a VIEW-CHANGE for the current view is of use.
-    pub(crate) fn wants_view_change(&self, by: ReplicaId) -> bool {
+    /// Whether a VIEW-CHANGE for the current view is of use: the first of each replica, and one that is evidence.
+    pub(crate) fn wants_view_change(&self, by: ReplicaId, body: Option<Digest>) -> bool {
         let is_leader = self.is_leader() || mutated!(self, NewViewJudgedByHeld);
-        is_leader && self.term.start.is_none() && !self.leading.changes.contains_key(&by)
+        let differs = |held: &Arc<VerifiedMessage>| match held.message() {
+            Message::ViewChange(held, _) => {
+                Some(held.statement.body) != body && !self.caught.contains(&(by, VIEW_CHANGES))
+            }
+            _ => false,
+        };
+        is_leader && self.term.start.is_none() && self.leading.changes.get(&by).is_none_or(differs)
+    }
+
+    /// Whether a NEW-VIEW for the current view is of use: the first, and one that is evidence.
+    pub(crate) fn wants_new_view(&self, by: ReplicaId, body: Option<Digest>) -> bool {
+        let differs = |start: &Start| start.body != body && !self.caught.contains(&(by, NEW_VIEWS));
+        by == self.leader() && self.term.view > View::ZERO && self.term.start.as_ref().is_none_or(differs)
     }
 
     /// Forms the NEW-VIEW, once `q` VIEW-CHANGEs are held whose chosen bodies are held (R9).

@@ -4,14 +4,19 @@ use polder_types::Signed;
 
 use crate::{Evidence, Phase, ViewChange, ViewChangeBody, Vote};
 
+/// The kind of two VIEW-CHANGEs for one view.
+pub(crate) const VIEW_CHANGES: u8 = 2;
+/// The kind of two NEW-VIEWs for one view.
+pub(crate) const NEW_VIEWS: u8 = 3;
+
 impl Evidence {
     /// The kind, as a small number.
     pub(crate) fn kind(&self) -> u8 {
         match self {
             Self::Proposals(..) => 0,
             Self::Votes(..) => 1,
-            Self::ViewChanges(..) => 2,
-            Self::NewViews(..) => 3,
+            Self::ViewChanges(..) => VIEW_CHANGES,
+            Self::NewViews(..) => NEW_VIEWS,
             Self::Forgotten(..) => 4,
         }
     }

@@ -22,7 +22,7 @@ pub struct Now {
 pub struct SessionWindow {
     /// Numbers up to this one are acknowledged: nothing at or below executes any more.
     pub ack: u64,
-    /// The highest number that would execute now.
+    /// The highest number that would execute now; 0 for a session that is not open here yet.
     pub high: u64,
 }
 

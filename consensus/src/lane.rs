@@ -66,7 +66,8 @@ impl Ask {
                     Chance::Now
                 }
             }
-            (_, None) => Chance::Unknown,
+            // Of a session that is not known, or not open here yet.
+            (_, None | Some(SessionWindow { high: 0, .. })) => Chance::Unknown,
             // A request's own acknowledgement moves the window before its commands are looked at.
             (Self::Commands { ack, first, last }, Some(window)) => {
                 let high = window.high.max(ack.saturating_add(constants.session_window));

@@ -314,12 +314,14 @@ impl Message {
             }
             Self::ViewChange(change, _) => {
                 header.kind = Kind::ViewChange;
+                header.digest = Some(change.statement.body);
                 header.by = Some(change.by);
                 header.epoch = Some(change.statement.epoch);
                 header.view = Some(change.statement.view);
             }
             Self::NewView(new_view, _) => {
                 header.kind = Kind::NewView;
+                header.digest = Some(new_view.statement.body);
                 header.by = Some(new_view.by);
                 header.epoch = Some(new_view.statement.epoch);
                 header.view = Some(new_view.statement.view);
@@ -388,7 +390,7 @@ pub struct Header {
     pub view: Option<View>,
     /// The slot.
     pub slot: Option<Seq>,
-    /// The digest.
+    /// The digest: of the batch, of the request, of what a VIEW-CHANGE says or a NEW-VIEW encloses.
     pub digest: Option<Digest>,
 }
 

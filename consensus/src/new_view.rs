@@ -107,7 +107,10 @@ mod tests {
         }
     }
 
-    fn outcome(changes: &[ViewChangeBody]) -> Result<(u64, u64, Vec<(u64, u8)>), Why> {
+    /// `h*`, the last forced slot, and what each slot is forced to.
+    type Outcome = (u64, u64, Vec<(u64, u8)>);
+
+    fn outcome(changes: &[ViewChangeBody]) -> Result<Outcome, Why> {
         let enclosed = changes.iter().enumerate().map(|(by, body)| (ReplicaId(by as u8), body));
         plan(enclosed, NO_OP).map(|plan| {
             let chosen = plan.chosen.iter().map(|(slot, chosen)| (slot.0, chosen.digest.0[0])).collect();
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn r9_the_rows_of_the_table() {
         for proved in [true, false] {
-            let rows: &[(&str, &[ViewChangeBody], (u64, u64, Vec<(u64, u8)>))] = &[
+            let rows: &[(&str, &[ViewChangeBody], Outcome)] = &[
                 ("nothing", &[change(0, &[], proved), change(0, &[], proved)], (0, 0, vec![])),
                 (
                     "a hole is a no-op",

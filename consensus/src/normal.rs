@@ -157,7 +157,7 @@ impl Core {
         }
         let quorum = self.quorum.quorum();
         let Some(verified) = part(message, |message| match message {
-            Message::Vote(vote) => Some(vote.clone()),
+            Message::Vote(vote) => Some(vote),
             _ => None,
         }) else {
             return Err(Ignored::Invalid);
@@ -305,7 +305,9 @@ impl Core {
                 self.requests.start_afresh();
             }
         }
-        self.window.prune();
+        if self.window.prune() {
+            self.drop_bodies();
+        }
         if self.window.delivered >= self.window.low {
             self.progress.disarm(Timer::Gap);
             self.window.transfer = None;

@@ -51,7 +51,11 @@ impl Core {
             return;
         }
         let quorum = self.quorum.quorum();
-        let Some(verified) = part(message, |_| Some(vote.clone())) else { return };
+        let part = part(message, |message| match message {
+            Message::Vote(vote) => Some(vote),
+            _ => None,
+        });
+        let Some(verified) = part else { return };
         let Some(state) = self.window.slot_mut(slot) else { return };
         state.planted.late.add(&verified);
         let Some(certificate) = state.planted.late.certificate(&vote.statement, quorum) else { return };

@@ -174,7 +174,10 @@ impl Core {
         }
         for vote in votes.iter().filter(|vote| vote.statement.view == view) {
             let message = VerifiedMessage::own(Message::Vote(vote.clone()));
-            let verified = part(&message, |_| Some(vote.clone()));
+            let verified = part(&message, |message| match message {
+                Message::Vote(vote) => Some(vote),
+                _ => None,
+            });
             let Some((state, verified)) = self.window.slot_mut(vote.statement.slot).zip(verified) else { continue };
             let tally = if vote.statement.phase == Phase::Prepare { &mut state.prepares } else { &mut state.commits };
             tally.add(&verified);

@@ -58,6 +58,8 @@ pub(crate) struct Requests {
     bytes: u64,
     spares: u32,
     spare_bytes: u64,
+    /// Nothing that waits could be proposed when last asked, and nothing has changed since.
+    exhausted: bool,
     limits: Constants,
 }
 
@@ -96,6 +98,7 @@ impl Requests {
             bytes: 0,
             spares: 0,
             spare_bytes: 0,
+            exhausted: false,
             limits: constants.clone(),
         }
     }
@@ -118,6 +121,7 @@ impl Requests {
         window: Option<SessionWindow>,
         next: Seq,
     ) -> Admission {
+        self.exhausted = false;
         let digest = request.digest();
         if self.decided.contains_key(&digest) {
             return Admission::Settled;
@@ -231,7 +235,7 @@ impl Requests {
         // What the batch needs beside its requests: its time and their number.
         let mut room = (batch_bytes_max as u64).saturating_sub(32);
         let mut taken = Vec::new();
-        while self.unproposed > 0 || self.spares > 0 {
+        while (self.unproposed > 0 || self.spares > 0) && !self.exhausted {
             let before = taken.len();
             let after_served = self.served.map_or(0, |served| self.clients.range(..=served).count());
             let mut turn: Vec<ClientId> = self.clients.keys().copied().collect();
@@ -248,9 +252,7 @@ impl Requests {
                 self.served = Some(id);
                 self.mark_proposed(&[digest]);
             }
-            if taken.len() == before {
-                break;
-            }
+            self.exhausted = taken.len() == before;
         }
         taken
     }
@@ -291,6 +293,7 @@ impl Requests {
 
     /// A slot is decided: what it answers waits no more.
     pub(crate) fn decide(&mut self, slot: Seq, batch: &Batch, digests: &[Digest]) {
+        self.exhausted = false;
         for digest in digests {
             self.remove(digest);
             self.decided.insert(*digest, slot);
@@ -314,6 +317,7 @@ impl Requests {
 
     /// The executor has executed up to a slot: its copies are answered from the cache from now on.
     pub(crate) fn execute(&mut self, slot: Seq, windows: Vec<(ClientId, SessionId, Option<SessionWindow>)>) {
+        self.exhausted = false;
         self.decided.retain(|_, decided| *decided > slot);
         for (client, session, window) in windows {
             let Some(client) = self.clients.get_mut(&client) else { continue };
@@ -331,6 +335,7 @@ impl Requests {
 
     /// A view was entered: nothing is proposed in it yet.
     pub(crate) fn enter_view(&mut self) {
+        self.exhausted = false;
         let proposed: Vec<(Digest, ClientId)> = self.places.iter().map(|(digest, (id, ..))| (*digest, *id)).collect();
         for (digest, id) in proposed {
             let Some(waiting) = self.waiting_mut(&digest) else { continue };

@@ -162,6 +162,7 @@ impl Core {
         }
         self.window.transfer = None;
         if seq <= self.window.delivered {
+            self.window.executed = self.window.executed.max(seq);
             self.watch_gap(out);
             return Err(Ignored::Duplicate);
         }

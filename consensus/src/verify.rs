@@ -286,8 +286,9 @@ pub(crate) fn carried<S: Statement>(
 }
 
 /// A part of a verified message, which is verified with it.
-pub(crate) fn part<T>(message: &VerifiedMessage, pick: impl FnOnce(&Message) -> Option<T>) -> Option<Verified<T>> {
-    let part = pick(message.message())?;
-    let Ok(part) = Verified::by::<Infallible>(part, |_| Ok(()));
-    Some(part)
+pub(crate) fn part<T: Clone>(
+    message: &VerifiedMessage,
+    pick: impl FnOnce(&Message) -> Option<&T>,
+) -> Option<Verified<T>> {
+    Verified::carried(message.verified(), pick)
 }

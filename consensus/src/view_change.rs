@@ -125,7 +125,7 @@ impl Core {
             return Err(Ignored::Duplicate);
         }
         let Some(verified) = part(message, |message| match message {
-            Message::Suspect(suspect) => Some(suspect.clone()),
+            Message::Suspect(suspect) => Some(suspect),
             _ => None,
         }) else {
             return Err(Ignored::Invalid);

@@ -199,12 +199,14 @@ impl Window {
         self.low.minus(self.length).max(laggards.min(self.delivered))
     }
 
-    /// Drops what need not be kept.
-    pub(crate) fn prune(&mut self) {
+    /// Drops what need not be kept; returns whether anything was.
+    pub(crate) fn prune(&mut self) -> bool {
         let from = self.keep_above().next();
-        if self.decided.keys().next().is_some_and(|first| *first < from) {
+        let drops = self.decided.keys().next().is_some_and(|first| *first < from);
+        if drops {
             self.decided = self.decided.split_off(&from);
         }
+        drops
     }
 
     /// The slots below `h` that are missing and worth pulling, in order.

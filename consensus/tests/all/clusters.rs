@@ -83,9 +83,8 @@ fn r14_who_missed_more_than_peers_keep_gets_the_state() {
         world.add_client(80);
         answered(&mut world, 20_000);
         world.weather.cut.clear();
-        let caught_up = world.run_until(5_000, |world| {
-            world.core(last).status().executed == world.core(0).status().executed
-        });
+        let caught_up =
+            world.run_until(5_000, |world| world.core(last).status().executed == world.core(0).status().executed);
         assert!(caught_up, "{}", world.core(last).status());
         assert!(world.nodes[usize::from(last)].delivered < 40, "most of it came as state");
         assert_eq!(world.core(0).status().view.0, 0, "r5: one that is cut off changes no view");
@@ -103,9 +102,8 @@ fn r15_who_missed_a_little_gets_the_batches() {
         world.add_client(6);
         answered(&mut world, 20_000);
         world.weather.cut.clear();
-        let caught_up = world.run_until(5_000, |world| {
-            world.core(last).status().executed == world.core(0).status().executed
-        });
+        let caught_up =
+            world.run_until(5_000, |world| world.core(last).status().executed == world.core(0).status().executed);
         assert!(caught_up, "{}", world.core(last).status());
         assert_eq!(world.nodes[usize::from(last)].delivered, world.core(0).status().delivered.0);
     }

@@ -28,7 +28,7 @@ impl Lie {
         to: ReplicaId,
         message: Message,
     ) -> Option<Message> {
-        let lies = to.0 % 2 == 0;
+        let lies = to.0.is_multiple_of(2);
         match (self, message) {
             (Self::Mute, _) => None,
             (Self::TwoProposals, Message::Proposal(signed, bytes)) if lies && signed.by == me => {

@@ -225,7 +225,9 @@ impl World {
             constants: self.genesis.constants.clone(),
             pipeline_slots: 4,
             #[cfg(polder_mutations)]
-            mutation: std::env::var("POLDER_MUTATION").ok().and_then(|name| polder_consensus::Mutation::from_name(&name)),
+            mutation: std::env::var("POLDER_MUTATION")
+                .ok()
+                .and_then(|name| polder_consensus::Mutation::from_name(&name)),
         }
     }
 
@@ -493,7 +495,7 @@ impl World {
         let windows =
             changed.into_iter().map(|(client, session)| (client, session, Some(state.window(client, session))));
         let windows = windows.collect();
-        if batch.slot.0 % interval == 0 {
+        if batch.slot.0.is_multiple_of(interval) {
             let statement = Checkpoint {
                 epoch: Epoch(0),
                 seq: batch.slot,
