@@ -228,6 +228,21 @@ fn c4_a_partition_with_an_unfinished_job_is_never_relabelled() {
     assert_eq!(generations.len(), 1);
 }
 
+#[test]
+fn c4_a_job_begins_by_abandoning_the_unfinished_one() {
+    let cluster = cluster();
+    let store = MemStore::new();
+    // The very first job stops after its entries; no image is declared yet.
+    store.fail_at(3);
+    assert!(images::write(&store, Seq(8), states(&cluster, 1, 8)[8].partitions(), CHUNK).is_err());
+    store.crash(usize::MAX);
+    assert!(!store.rows(Family::Images).is_empty());
+    let state = &states(&cluster, 1, 12)[12];
+    images::write(&store, Seq(12), state.partitions(), CHUNK).unwrap();
+    let entries: usize = state.partitions().iter().map(|partition| partition.len()).sum();
+    assert_eq!(store.rows(Family::Images).len(), entries, "what the other job left is gone");
+}
+
 /// Three slots on partition 0 whose order matters, a frontier, and a certificate.
 fn three_slots(cluster: &Cluster) -> (MemStore, Frozen) {
     let at = |slot| Position { slot: Seq(slot), index: 0 };
