@@ -147,8 +147,8 @@ impl<'a> Access<'a> {
     }
 
     /// The entries from the key `from` on, below `to` where there is one: at most `entries_max` of them, and no more
-    /// than fit into `bytes_max` bytes of keys and values, but at least one where there is one. Costs a look at every
-    /// partition.
+    /// than fit into `bytes_max`, as [`Entry::bytes`] counts them, but at least one where there is one. Costs a look at
+    /// every partition.
     pub fn range(&mut self, from: &[u8], to: Option<&[u8]>, entries_max: usize, bytes_max: usize) -> Page {
         self.count(self.state.layout().key_partitions() as u32);
         if to.is_some_and(|to| to <= from) {
@@ -156,12 +156,12 @@ impl<'a> Access<'a> {
         }
         self.require(self.declared.may_read_range(from, to));
         let mut page = Page::default();
-        let mut bytes = 0usize;
+        let mut bytes = 0;
         let mut left = self.limits.accesses_max.saturating_sub(self.accesses);
         let mut merged = Merged::new(self.state, &self.writes, from);
         while let Some((key, entry)) = merged.next().filter(|(key, _)| to.is_none_or(|to| &key[..] < to)) {
-            bytes = bytes.saturating_add(key.len() + entry.value.len());
-            if page.entries.len() >= entries_max.max(1) || (bytes > bytes_max && !page.entries.is_empty()) {
+            bytes += entry.bytes(key);
+            if page.entries.len() >= entries_max.max(1) || (bytes > bytes_max as u64 && !page.entries.is_empty()) {
                 page.next = Some(key.clone());
                 break;
             }
