@@ -102,6 +102,9 @@ impl Default for Constants {
 }
 
 impl Constants {
+    /// The most bytes that the certificates of a NEW-VIEW may take: `L·(48+65·q)·q` (R13).
+    pub const NEW_VIEW_BYTES_MAX: u64 = 3 << 20;
+
     /// `k_max = ⌈log2(T_max/T₀)⌉`: the most doublings of the time-out (R7).
     #[must_use]
     pub fn doublings_max(&self) -> u32 {
@@ -132,7 +135,7 @@ impl Constants {
             ),
             // R13: a NEW-VIEW, q VIEW-CHANGEs with a certificate a slot, must fit into a frame.
             (
-                self.window_slots.saturating_mul(48 + 65 * q).saturating_mul(q) <= 3 << 20,
+                self.window_slots.saturating_mul(48 + 65 * q).saturating_mul(q) <= Self::NEW_VIEW_BYTES_MAX,
                 "window_slots is too large for so many replicas: window_slots·(48+65·q)·q must be at most 3 MiB",
             ),
             (self.request_bytes_max >= 1_024, "request_bytes_max must be at least 1024"),

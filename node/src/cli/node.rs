@@ -1,0 +1,111 @@
+//! `polder node`: one replica.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use polder_executor::Service;
+use polder_transport::Wiring;
+use polder_types::Timestamp;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{DurabilityMode, LoadedConfig, load};
+use crate::identity::IdentityFile;
+use crate::store::{RocksOptions, RocksStore};
+use crate::{Node, NodeConfig, Stores, Threads, admin};
+
+/// Runs one replica
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  polder node --config net/node-0/node.toml
+
+Every key of the file can be overridden by an environment variable: POLDER_ and the key in capitals.
+SIGTERM and Ctrl-C finish what was taken, and end with 0.")]
+pub(super) struct NodeVerb {
+    /// The replica's node.toml
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl NodeVerb {
+    pub(super) async fn run<S: Service + Default>(self) -> anyhow::Result<ExitCode> {
+        let config = load(&self.config)?;
+        start_log(&config.log)?;
+        let mut identity =
+            IdentityFile::open(&config.data_dir, config.genesis.cluster(), config.me, config.signing.public())?;
+        let stores = open_stores(&config.data_dir, identity.may_create(), config.durability)?;
+        let start = identity.start(stores.log.as_ref())?;
+        warn(&config);
+        let wiring = Wiring::real(config.listen).with_context(|| {
+            format!("{} cannot be listened on (listen in {})", config.listen, self.config.display())
+        })?;
+        let admin = match config.admin_listen {
+            Some(address) => Some(admin::bind(address).await.with_context(|| {
+                format!("{address} cannot be listened on (admin_listen in {})", self.config.display())
+            })?),
+            None => None,
+        };
+        let mut node =
+            Node::start(&node_config(&config, start)?, Arc::new(S::default()), wiring, stores, || identity.disarm())?;
+        tracing::info!(replica = %config.me, cluster = %config.genesis.cluster(), address = %node.address(), ?start, "started");
+        let serving = admin.map(|listener| tokio::spawn(admin::serve(listener, node.report(), node.metrics())));
+        tokio::select! {
+            biased;
+            ended = node.ended() => ended?,
+            asked = super::asked_to_end() => {
+                asked?;
+                tracing::info!("asked to end: finishing what was taken");
+                node.stop();
+                node.ended().await?;
+            }
+        }
+        serving.inspect(tokio::task::JoinHandle::abort);
+        tracing::info!("ended");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn start_log(filter: &str) -> anyhow::Result<()> {
+    let filter =
+        EnvFilter::try_new(filter).context("the key `log` is no filter such as `info` or `polder_node=debug`")?;
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
+    log.try_init().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// What an operator must not overlook.
+fn warn(config: &LoadedConfig) {
+    if config.genesis.clients.open {
+        tracing::warn!("clients.open = true: anybody who reaches this address may write");
+    }
+    if config.durability == DurabilityMode::None {
+        tracing::warn!("durability = \"none\": a machine that loses power forgets its votes; only for experiments");
+    }
+}
+
+fn open_stores(data: &Path, create: bool, durability: DurabilityMode) -> anyhow::Result<Stores> {
+    let options = RocksOptions { create, sync: durability == DurabilityMode::Sync, ..RocksOptions::default() };
+    let open = |name: &str| RocksStore::open(&data.join(name), options).map_err(|error| anyhow::anyhow!("{error}"));
+    Ok(Stores { log: Arc::new(open("log")?), state: Arc::new(open("state")?) })
+}
+
+fn node_config(config: &LoadedConfig, start: crate::replica::Start) -> anyhow::Result<NodeConfig> {
+    let mut nonce = [0; 8];
+    getrandom::fill(&mut nonce)?;
+    Ok(NodeConfig {
+        me: config.me,
+        cluster: config.cluster.clone(),
+        identity: config.identity.clone(),
+        signing: config.signing.clone(),
+        pipeline_slots: config.pipeline_slots,
+        start,
+        nonce: u64::from_le_bytes(nonce),
+        threads: Threads::Own { verify: config.verify_threads },
+        wall_clock: Arc::new(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        }),
+    })
+}

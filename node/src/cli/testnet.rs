@@ -1,0 +1,190 @@
+//! `polder testnet`: keys and files for a cluster on this machine.
+
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use polder_types::{
+    ClientAccess, ClusterFile, Constants, FaultModel, Nonce, Quorum, ReplicaEntry, ReplicaId, SigningKey,
+};
+
+use crate::files::{Readers, write_durably, write_key};
+use crate::identity::IdentityFile;
+
+/// Makes keys and configuration files for a cluster on this machine
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  polder testnet --replicas 4 --fault-model byzantine --dir net
+  polder testnet --replicas 6 --fault-model hybrid --byzantine 1 --dir net
+
+It writes DIR/cluster.toml and DIR/client.key for clients, and for each replica DIR/node-I with node.toml, its keys
+and a data folder. Then: polder cluster --dir net")]
+pub(super) struct Testnet {
+    /// How many replicas
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    replicas: usize,
+    /// What may go wrong: byzantine (a third may lie), crash (nobody lies), hybrid (some lie, more crash)
+    #[arg(long, value_name = "MODEL", default_value = "byzantine")]
+    fault_model: Model,
+    /// How many may lie, with the hybrid model
+    #[arg(long, value_name = "R")]
+    byzantine: Option<u8>,
+    /// A new or empty folder
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Replica I listens on UDP port P+2I, its admin on TCP port P+2I+1 [default: free ports]
+    #[arg(long, value_name = "P")]
+    base_port: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Model {
+    Byzantine,
+    Crash,
+    Hybrid,
+}
+
+/// The keys of a replica.
+struct Keys {
+    identity: SigningKey,
+    signing: SigningKey,
+}
+
+impl Testnet {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let fault_model = match (self.fault_model, self.byzantine) {
+            (Model::Byzantine, None) => FaultModel::Byzantine,
+            (Model::Crash, None) => FaultModel::Crash,
+            (Model::Hybrid, Some(byzantine)) => FaultModel::Hybrid { byzantine },
+            (Model::Hybrid, None) => bail!("the hybrid model needs --byzantine R: how many may lie"),
+            (_, Some(_)) => bail!("--byzantine R goes with --fault-model hybrid only"),
+        };
+        let quorum = Quorum::new(self.replicas, fault_model)?;
+        if self.dir.exists() && fs::read_dir(&self.dir)?.next().is_some() {
+            bail!("{} is not empty: name a new folder, or remove what is in it", self.dir.display());
+        }
+        let ports = match self.base_port {
+            Some(base) => ports_from(base, self.replicas)?,
+            None => free_ports(self.replicas)?,
+        };
+        let keys: Vec<Keys> = (0..self.replicas)
+            .map(|_| Ok(Keys { identity: super::random_key()?, signing: super::random_key()? }))
+            .collect::<anyhow::Result<_>>()?;
+        let cluster = cluster_file(fault_model, &keys, &ports, quorum)?;
+        cluster.genesis().check()?;
+        fs::create_dir_all(&self.dir).with_context(|| format!("{} cannot be made", self.dir.display()))?;
+        write_durably(&self.dir.join("cluster.toml"), cluster_text(&cluster)?.as_bytes(), Readers::All)?;
+        write_key(&self.dir.join("client.key"), &super::random_key()?)?;
+        for (replica, (keys, ports)) in (0u8..).zip(keys.iter().zip(&ports)) {
+            write_node(&self.dir.join(format!("node-{replica}")), ReplicaId(replica), keys, *ports, &cluster)?;
+        }
+        self.print(quorum);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn print(&self, quorum: Quorum) {
+        let dir = self.dir.display();
+        println!(
+            "{} replicas, of which {} may fail, {} of them in any way; a quorum is {}.",
+            quorum.replicas(),
+            quorum.faults(),
+            quorum.liars(),
+            quorum.quorum()
+        );
+        println!("Anybody who reaches the replicas may write: clients.open = true in {dir}/cluster.toml.");
+        println!("Next: polder cluster --dir {dir}");
+    }
+}
+
+/// The UDP and the TCP port of each replica.
+type Ports = (u16, u16);
+
+fn ports_from(base: u16, replicas: usize) -> anyhow::Result<Vec<Ports>> {
+    let port = |offset: usize| u16::try_from(usize::from(base) + offset);
+    let ports: Result<_, _> = (0..replicas).map(|replica| Ok((port(2 * replica)?, port(2 * replica + 1)?))).collect();
+    ports.map_err(|_: std::num::TryFromIntError| {
+        anyhow::anyhow!("--base-port {base} leaves no room for {replicas} replicas below port 65536")
+    })
+}
+
+/// Ports that are free now. Held until all are found, so that they differ.
+fn free_ports(replicas: usize) -> anyhow::Result<Vec<Ports>> {
+    let sockets: Vec<(UdpSocket, TcpListener)> = (0..replicas)
+        .map(|_| Ok((UdpSocket::bind(("127.0.0.1", 0))?, TcpListener::bind(("127.0.0.1", 0))?)))
+        .collect::<std::io::Result<_>>()
+        .context("no free ports")?;
+    let ports = sockets.iter().map(|(udp, tcp)| Ok((udp.local_addr()?.port(), tcp.local_addr()?.port())));
+    ports.collect::<std::io::Result<_>>().context("no free ports")
+}
+
+fn cluster_file(
+    fault_model: FaultModel,
+    keys: &[Keys],
+    ports: &[Ports],
+    quorum: Quorum,
+) -> anyhow::Result<ClusterFile> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce)?;
+    let replicas = keys.iter().zip(ports).map(|(keys, (udp, _))| ReplicaEntry {
+        address: format!("127.0.0.1:{udp}"),
+        identity: keys.identity.public(),
+        signing: keys.signing.public(),
+    });
+    Ok(ClusterFile {
+        nonce: Nonce(nonce),
+        fault_model,
+        constants: constants_for(quorum),
+        clients: ClientAccess { open: true, keys: Vec::new() },
+        replicas: replicas.collect(),
+    })
+}
+
+/// The default constants, with a smaller window where a NEW-VIEW of so many replicas would not fit (R13).
+fn constants_for(quorum: Quorum) -> Constants {
+    let mut constants = Constants::default();
+    let q = quorum.quorum() as u64;
+    let new_view_bytes = |window: u64| window.saturating_mul(48 + 65 * q).saturating_mul(q);
+    while constants.window_slots > 2 && new_view_bytes(constants.window_slots) > Constants::NEW_VIEW_BYTES_MAX {
+        constants.window_slots /= 2;
+    }
+    constants.interval_slots = constants.interval_slots.min(constants.window_slots / 2);
+    constants.fresh_slots_max = constants.fresh_slots_max.min(constants.window_slots);
+    constants
+}
+
+fn cluster_text(cluster: &ClusterFile) -> anyhow::Result<String> {
+    let body = toml::to_string(cluster)?;
+    Ok(format!(
+        "# The cluster, as its replicas and clients know it. It is public: no secret is in it.\n\
+         # All replicas must start from the same file; only the addresses may differ.\n\
+         # What each key means is in configs/cluster.toml and docs/protocol.md.\n\n{body}"
+    ))
+}
+
+fn write_node(
+    folder: &Path,
+    replica: ReplicaId,
+    keys: &Keys,
+    (udp, tcp): Ports,
+    cluster: &ClusterFile,
+) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)?;
+    write_key(&folder.join("identity.key"), &keys.identity)?;
+    write_key(&folder.join("signing.key"), &keys.signing)?;
+    let text = format!(
+        "# Replica {id} of ../cluster.toml. Every key that can stand here is explained in configs/node.toml.\n\
+         replica = {id}\n\
+         cluster_file = \"../cluster.toml\"\n\
+         identity_key_file = \"identity.key\"\n\
+         signing_key_file = \"signing.key\"\n\
+         data_dir = \"data\"\n\
+         listen = \"127.0.0.1:{udp}\"\n\
+         admin_listen = \"127.0.0.1:{tcp}\"\n",
+        id = replica.0
+    );
+    write_durably(&folder.join("node.toml"), text.as_bytes(), Readers::All)?;
+    IdentityFile::arm(&folder.join("data"), cluster.genesis().cluster(), replica, keys.signing.public())?;
+    Ok(())
+}

@@ -1,0 +1,511 @@
+//! The one loop around the replica: it turns frames, completions and time into events, steps the replica, and carries
+//! out what it asks for.
+//!
+//! A *turn* takes everything that waits, gives the replica one event after the other, and then does all that was asked
+//! for in one batch: one sync covers all writes, one frame carries all replies to a client, one encoding serves all
+//! replicas. Ticks come after what was there before them (R7). All channels of the node are made in this file:
+//!
+//! | channel | of | bound | when full |
+//! | --- | --- | --- | --- |
+//! | `inbound` | decoded frames | 1 024 frames, 64 MiB | connections are not read, the peer's window closes |
+//! | `links` | ups and downs of links | 256 | the links wait |
+//! | a worker's `jobs` | batches to verify | what a worker may have | never: the loop counts |
+//! | `checked` | verdicts | 64 batches | the workers wait |
+//! | a disk's `jobs` | writes | 4 096 | the loop takes nothing new from half of it on; beyond, it waits |
+//! | `slow` | digests, images | 1 024 | the loop waits |
+//! | `done` | completions of slow jobs | 64 | the threads wait |
+//! | `written`, `report`, `stop` | the newest value | 1 | replaced |
+
+mod act;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use polder_checkpoint::Store;
+use polder_consensus::Now;
+use polder_executor::Service;
+use polder_transport::{Endpoint, Lanes, Link, LinkConfig, LinkEvent, Listener};
+use polder_types::{ClientFrame, Keyring, NodeFrame, ReplicaId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::admission::{Admission, BATCHES_PER_WORKER_MAX, Checked, Checker, Pool, Worker};
+use crate::clients::Clients;
+use crate::disk::{self, DiskJob, Done, SlowJob};
+use crate::metrics::{DiskMetrics, Metrics};
+use crate::node::{NodeConfig, NodeError, Stores, Threads, WallClock};
+use crate::receive::{self, Inbound, Inlet};
+use crate::replica::{Action, Disk, Event, Replica};
+use crate::report::Report;
+
+/// The period of ticks.
+const TICK: Duration = Duration::from_millis(10);
+
+/// A report is made every so many ticks.
+const TICKS_PER_REPORT: u32 = 10;
+
+/// Frames taken in one turn.
+const FRAMES_PER_TURN_MAX: usize = 512;
+
+/// Writes that wait for a disk: nothing new is taken from here on.
+const WRITES_WAITING_MAX: u64 = 2_048;
+
+/// Bytes of writes that wait for the disks: nothing new is taken from here on.
+const WRITE_BYTES_WAITING_MAX: usize = 64 << 20;
+
+/// How long a node that shuts down waits for what it has taken.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// After how long a client that was told `Busy` should try again.
+const RETRY_AFTER_MS: u32 = 20;
+
+/// What a loop owns.
+pub(crate) struct EventLoop<S: Service> {
+    replica: Replica<S>,
+    started: Instant,
+    wall_clock: WallClock,
+    next_tick: Instant,
+    tick_delay_max: Duration,
+    ticks_to_report: u32,
+    quorum: usize,
+    metrics: Arc<Metrics>,
+    admission: Admission,
+    pool: Pool,
+    clients: Clients,
+    peers: Vec<Peer>,
+    log: DiskEnd,
+    state: DiskEnd,
+    slow: Slow,
+    stores: Stores,
+    /// What happened and was not given to the replica yet.
+    events: VecDeque<Event>,
+    actions: Vec<Action>,
+    inbound: mpsc::Receiver<(Inbound, OwnedSemaphorePermit)>,
+    links: mpsc::Receiver<LinkEvent>,
+    checked: mpsc::Receiver<(usize, Vec<Checked>)>,
+    done: mpsc::Receiver<Done>,
+    stop: watch::Receiver<bool>,
+    drain_until: Option<Instant>,
+    report: watch::Sender<Option<Arc<Report>>>,
+    endpoint: Endpoint,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the loop knows of another replica.
+struct Peer {
+    id: ReplicaId,
+    link: Link,
+    heard: Option<Instant>,
+    is_up: bool,
+}
+
+/// The loop's end of a disk.
+struct DiskEnd {
+    disk: Disk,
+    /// None: the loop writes itself.
+    jobs: Option<SyncSender<DiskJob>>,
+    written: watch::Receiver<u64>,
+    metrics: DiskMetrics,
+    asked: u64,
+    told: u64,
+    /// The bytes of what waits, oldest first.
+    waiting: VecDeque<(u64, usize)>,
+    bytes: usize,
+}
+
+/// Where digests and images are made; none: the loop makes them itself.
+struct Slow {
+    digests: Option<SyncSender<SlowJob>>,
+    images: Option<SyncSender<SlowJob>>,
+}
+
+/// What the node keeps of a loop.
+pub(crate) struct Started {
+    pub(crate) task: tokio::task::JoinHandle<Result<(), NodeError>>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) report: watch::Receiver<Option<Arc<Report>>>,
+}
+
+/// Starts a loop around an opened replica. `events` are what it is to be told first, `actions` what it asked for at its
+/// start.
+pub(crate) fn start<S: Service>(
+    config: &NodeConfig,
+    keyring: &Keyring,
+    (replica, events, actions): (Replica<S>, VecDeque<Event>, Vec<Action>),
+    stores: Stores,
+    (endpoint, listener): (Endpoint, Listener),
+    metrics: Arc<Metrics>,
+) -> Result<Started, NodeError> {
+    let genesis = Arc::new(config.cluster.genesis());
+    let (inbound_sender, inbound) = mpsc::channel(1_024);
+    let (links_sender, links) = mpsc::channel(256);
+    let (checked_sender, checked) = mpsc::channel(64);
+    let (done_sender, done) = mpsc::channel(64);
+    let (stop_sender, stop) = watch::channel(false);
+    let (report_sender, report) = watch::channel(None);
+    let mut threads = Threading { own: config.threads, started: Vec::new() };
+    let checkers = |_| Checker::new(keyring.clone(), genesis.clone());
+    let pool = threads.pool(checkers, &checked_sender)?;
+    let log = threads.disk(Disk::Log, &stores.log, &metrics.log, &done_sender)?;
+    let state = threads.disk(Disk::State, &stores.state, &metrics.state, &done_sender)?;
+    let digests = threads.slow("polder-digest", &stores.state, &done_sender)?;
+    let images = threads.slow("polder-image", &stores.state, &done_sender)?;
+    let inlet = Inlet { inbound: inbound_sender, bytes: Arc::new(Semaphore::new(64 << 20)) };
+    tokio::spawn(receive::accept(listener, genesis.clone(), inlet));
+    let peers = (0u8..).zip(&config.cluster.replicas).filter(|(id, _)| *id != config.me.0).map(|(id, entry)| {
+        let link = LinkConfig {
+            address: entry.address.clone(),
+            identity: entry.identity,
+            lanes: Lanes::REPLICA,
+            tag: id.into(),
+        };
+        let link = Link::spawn(&endpoint, link, links_sender.clone());
+        Peer { id: ReplicaId(id), link, heard: None, is_up: false }
+    });
+    let now = Instant::now();
+    let event_loop = EventLoop {
+        replica,
+        started: now,
+        wall_clock: config.wall_clock.clone(),
+        next_tick: now + TICK,
+        tick_delay_max: Duration::from_millis(genesis.constants.status_period_ms),
+        ticks_to_report: 0,
+        quorum: keyring.quorum().quorum(),
+        admission: Admission::new(&genesis.constants),
+        pool,
+        clients: Clients::default(),
+        peers: peers.collect(),
+        log,
+        state,
+        slow: Slow { digests, images },
+        stores,
+        events,
+        actions,
+        inbound,
+        links,
+        checked,
+        done,
+        stop,
+        drain_until: None,
+        report: report_sender,
+        endpoint,
+        threads: threads.started,
+        metrics,
+    };
+    Ok(Started { task: tokio::spawn(event_loop.run()), stop: stop_sender, report })
+}
+
+/// Starts what runs beside the loop, or nothing.
+struct Threading {
+    own: Threads,
+    started: Vec<JoinHandle<()>>,
+}
+
+impl Threading {
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), NodeError> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(NodeError::Thread)?;
+        self.started.push(thread);
+        Ok(())
+    }
+
+    fn pool(
+        &mut self,
+        checkers: impl Fn(usize) -> Checker,
+        checked: &mpsc::Sender<(usize, Vec<Checked>)>,
+    ) -> Result<Pool, NodeError> {
+        let Threads::Own { verify } = self.own else { return Ok(Pool::Inline(Box::new(checkers(0)))) };
+        let mut workers = Vec::new();
+        for index in 0..verify.max(1) {
+            let (jobs, given) = sync_channel(BATCHES_PER_WORKER_MAX);
+            let (checker, checked) = (checkers(index), checked.clone());
+            self.spawn("polder-verify", move || checker.run(index, &given, &checked))?;
+            workers.push(Worker { jobs, outstanding: 0 });
+        }
+        Ok(Pool::Workers(workers))
+    }
+
+    fn disk(
+        &mut self,
+        disk: Disk,
+        store: &Arc<dyn Store>,
+        metrics: &DiskMetrics,
+        done: &mpsc::Sender<Done>,
+    ) -> Result<DiskEnd, NodeError> {
+        let (written_sender, written) = watch::channel(0);
+        let jobs = match self.own {
+            Threads::Inline => None,
+            Threads::Own { .. } => {
+                let (jobs, given) = sync_channel(4_096);
+                let (store, done, metrics) = (store.clone(), done.clone(), metrics.clone());
+                let name = if disk == Disk::Log { "polder-log" } else { "polder-state" };
+                self.spawn(name, move || disk::write_all(store.as_ref(), &given, &written_sender, &done, &metrics))?;
+                Some(jobs)
+            }
+        };
+        let metrics = metrics.clone();
+        Ok(DiskEnd { disk, jobs, written, metrics, asked: 0, told: 0, waiting: VecDeque::new(), bytes: 0 })
+    }
+
+    fn slow(
+        &mut self,
+        name: &str,
+        state: &Arc<dyn Store>,
+        done: &mpsc::Sender<Done>,
+    ) -> Result<Option<SyncSender<SlowJob>>, NodeError> {
+        if self.own == Threads::Inline {
+            return Ok(None);
+        }
+        let (jobs, given) = sync_channel(1_024);
+        let (state, done) = (state.clone(), done.clone());
+        self.spawn(name, move || disk::work(&state, &given, &done))?;
+        Ok(Some(jobs))
+    }
+}
+
+impl<S: Service> EventLoop<S> {
+    /// Runs until told to stop, or until something ends the node.
+    async fn run(mut self) -> Result<(), NodeError> {
+        self.carry_out()?;
+        loop {
+            self.wait().await?;
+            let started = std::time::Instant::now();
+            self.take_in()?;
+            self.step();
+            self.carry_out()?;
+            self.metrics.turn_seconds.observe(started.elapsed().as_secs_f64());
+            if self.is_drained() {
+                return self.close().await;
+            }
+        }
+    }
+
+    /// Waits until there is something to do. What is received here is kept; the rest is taken without waiting.
+    async fn wait(&mut self) -> Result<(), NodeError> {
+        if !self.events.is_empty() {
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
+        let has_room = self.has_room();
+        // A tick that is overdue waits for input that is being checked: its verdict wakes the loop.
+        let wake = self.next_tick.max(Instant::now() + Duration::from_millis(1));
+        tokio::select! {
+            biased;
+            // The sender is gone with the node's handle: as good as being told.
+            told = self.stop.changed(), if self.drain_until.is_none() => {
+                if told.is_err() || *self.stop.borrow() {
+                    self.drain_until = Some(Instant::now() + DRAIN_MAX);
+                }
+            }
+            // Told by `take_in`; an error is a writer that ended, which it says in `done`.
+            Ok(()) = self.log.written.changed() => {}
+            Ok(()) = self.state.written.changed() => {}
+            Some(done) = self.done.recv() => self.slow_done(done)?,
+            Some((worker, checked)) = self.checked.recv() => self.verdicts(worker, checked),
+            Some((inbound, _permit)) = self.inbound.recv(), if has_room => self.received(inbound),
+            Some(event) = self.links.recv() => self.link(event),
+            () = tokio::time::sleep_until(wake) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the disks keep up: if they do not, nothing new is taken.
+    fn has_room(&self) -> bool {
+        let writes = self.log.asked - self.log.told + self.state.asked - self.state.told;
+        writes < WRITES_WAITING_MAX && self.log.bytes + self.state.bytes < WRITE_BYTES_WAITING_MAX
+    }
+
+    /// Takes all that waits, within bounds, and turns it into events; a tick comes after what was there before it.
+    fn take_in(&mut self) -> Result<(), NodeError> {
+        while let Ok(done) = self.done.try_recv() {
+            self.slow_done(done)?;
+        }
+        self.events.extend(self.log.news());
+        self.events.extend(self.state.news());
+        while let Ok((worker, checked)) = self.checked.try_recv() {
+            self.verdicts(worker, checked);
+        }
+        if self.has_room() {
+            for _ in 0..FRAMES_PER_TURN_MAX {
+                let Ok((inbound, _permit)) = self.inbound.try_recv() else { break };
+                self.received(inbound);
+            }
+        }
+        while let Ok(event) = self.links.try_recv() {
+            self.link(event);
+        }
+        self.feed()?;
+        self.tick();
+        Ok(())
+    }
+
+    /// R7: no timer overtakes input that was there before it, so a tick waits while there is some, but not longer than
+    /// the time it can count for; and a pause counts as one tick: those that were missed are not made up for.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let is_behind = self.admission.has_peers_waiting() || !self.has_room();
+        if now >= self.next_tick && (!is_behind || now >= self.next_tick + self.tick_delay_max) {
+            self.next_tick = now + TICK;
+            self.admission.tick();
+            self.events.push_back(Event::Tick);
+            self.ticks_to_report = self.ticks_to_report.saturating_sub(1);
+        }
+    }
+
+    /// Gives the verify pool what it has room for.
+    fn feed(&mut self) -> Result<(), NodeError> {
+        let Self { admission, pool, replica, metrics, .. } = self;
+        let next = || admission.next(|header| replica.wants(header), || metrics.peer_messages_unwanted.inc());
+        let verdicts = pool.feed(next).map_err(|_| NodeError::Bug("a thread that checks signatures has panicked"))?;
+        self.verdicts(0, verdicts);
+        Ok(())
+    }
+
+    fn received(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Peer { from, message, bytes } => {
+                self.metrics.peer_messages.inc();
+                if !self.admission.peer(from, message, bytes) {
+                    self.metrics.peer_messages_dropped.with_label_values(&[&from.0.to_string()]).inc();
+                }
+            }
+            Inbound::BadPeer { from } => self.misled(from),
+            Inbound::Up { id, client, connection } => {
+                self.clients.add(id, client, connection);
+                self.clients.send_to(id, &self.at());
+            }
+            Inbound::Down { id } => self.clients.remove(id),
+            Inbound::Client { id, frame } => match frame {
+                ClientFrame::Where => self.clients.send_to(id, &self.at()),
+                ClientFrame::Attach(session) => self.clients.attached(id, session),
+                ClientFrame::Status => {
+                    self.clients.send_to(id, &NodeFrame::Status(self.make_report().node_status()));
+                }
+                ClientFrame::Request(_) => {}
+            },
+            Inbound::Request { id, client, request, signed } => {
+                self.metrics.requests.inc();
+                let digest = signed.digest();
+                self.clients.requested(id, &request, digest);
+                if self.drain_until.is_some() || !self.admission.client(id, client, signed) {
+                    self.metrics.requests_busy.inc();
+                    self.clients.send_to(id, &NodeFrame::Busy { request: digest, retry_after_ms: RETRY_AFTER_MS });
+                }
+            }
+        }
+    }
+
+    /// Where the node is, as clients are told.
+    fn at(&self) -> NodeFrame {
+        let status = self.replica.status();
+        NodeFrame::At { epoch: status.core.epoch, view: status.core.view, cut: status.stable }
+    }
+
+    fn verdicts(&mut self, worker: usize, checked: Vec<Checked>) {
+        self.pool.finished(worker, checked.len());
+        for checked in checked {
+            match checked {
+                Checked::Peer { from, outcome: Ok(message) } => {
+                    if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == from) {
+                        peer.heard = Some(Instant::now());
+                    }
+                    self.events.push_back(Event::Peer { from, message });
+                }
+                Checked::Peer { from, outcome: Err(error) } => {
+                    tracing::warn!(%from, %error, "a replica's message is dropped");
+                    self.misled(from);
+                }
+                Checked::Client { client, bytes, outcome: Ok(request), .. } => {
+                    self.admission.settled(client, bytes);
+                    self.events.push_back(Event::Request(request));
+                }
+                Checked::Client { connection, client, bytes, outcome: Err(error) } => {
+                    self.admission.settled(client, bytes);
+                    self.metrics.requests_bad.inc();
+                    // R20: it arms nothing, is not forwarded, and its sender's channel is closed.
+                    self.clients.close(connection, &error.to_string());
+                }
+            }
+        }
+    }
+
+    fn misled(&mut self, by: ReplicaId) {
+        self.metrics.peer_messages_bad.with_label_values(&[&by.0.to_string()]).inc();
+        self.admission.misled(by);
+    }
+
+    fn slow_done(&mut self, done: Done) -> Result<(), NodeError> {
+        self.events.push_back(match done {
+            Done::Digested { frozen } => Event::Digested { frozen },
+            Done::ImagesWritten { cut } => Event::ImagesWritten { cut },
+            Done::BaseInstalled { cut } => Event::BaseInstalled { cut },
+            Done::Failed(error) => return Err(NodeError::Store(error)),
+        });
+        Ok(())
+    }
+
+    fn link(&mut self, event: LinkEvent) {
+        let mut set = |tag: usize, is_up: bool| {
+            let peer = self.peers.iter_mut().find(|peer| usize::from(peer.id.0) == tag);
+            peer.map(|peer| (peer.id, std::mem::replace(&mut peer.is_up, is_up)))
+        };
+        match event {
+            LinkEvent::Up { tag } => {
+                if let Some((peer, _)) = set(tag, true) {
+                    tracing::info!(%peer, "connected");
+                }
+            }
+            LinkEvent::Down { tag, why } => match set(tag, false) {
+                Some((peer, true)) => tracing::info!(%peer, %why, "disconnected"),
+                Some((peer, false)) if why.is_permanent() => tracing::warn!(%peer, %why, "cannot connect"),
+                Some((peer, false)) => tracing::debug!(%peer, %why, "cannot connect"),
+                None => {}
+            },
+            // Replicas speak on the connections that they made themselves.
+            LinkEvent::Frame { .. } => {}
+        }
+    }
+
+    /// Gives the replica all events, in order.
+    fn step(&mut self) {
+        let now = Now {
+            monotonic_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            wall: (self.wall_clock)(),
+        };
+        self.metrics.events_per_turn.observe(self.events.len() as f64);
+        for event in self.events.drain(..) {
+            self.replica.step(now, event, &mut self.actions);
+        }
+    }
+
+    /// Whether the node was told to stop, and has done what it had taken, or waited long enough for it.
+    fn is_drained(&self) -> bool {
+        self.drain_until.is_some_and(|until| {
+            let has_nothing_waiting = self.events.is_empty()
+                && self.pool.is_idle()
+                && self.log.asked == self.log.told
+                && self.state.asked == self.state.told
+                && self.replica.status().core.waiting == 0;
+            has_nothing_waiting || Instant::now() >= until
+        })
+    }
+
+    /// The end: what was asked of the disks is written, the peers are told.
+    async fn close(mut self) -> Result<(), NodeError> {
+        self.publish();
+        self.clients.flush();
+        self.endpoint.close("the node is shutting down").await;
+        let Self { log, state, slow, pool, threads, done, checked, .. } = self;
+        // The threads end when nobody can ask them for anything, or listens to them, any more.
+        drop((log, state, slow, pool, done, checked));
+        for thread in threads {
+            let ended = tokio::task::spawn_blocking(|| thread.join()).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                return Err(NodeError::Bug("a thread has panicked"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! Small files that must be right: written whole and durably or not at all, read with their permissions checked.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use polder_types::{ClusterFile, GenesisError, SigningKey};
+
+/// The most bytes of any file that is read here.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// A file that cannot be used, in words that say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read or written.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Others than its owner may read a secret.
+    #[error("{path}: others than its owner may read this key (mode {mode:04o}); run: chmod 600 {path}")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It does not hold what it should.
+    #[error("{path}: {why}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+}
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Its owner alone: mode 0600.
+    Owner,
+    /// Everybody: mode 0644.
+    All,
+}
+
+/// Writes a file durably: beside its place first, synced, then renamed over it, then the folder synced. After a crash
+/// it is the old one or the new one.
+///
+/// # Errors
+///
+/// When the file system refuses any of it.
+pub fn write_durably(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), FileError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let write = || -> io::Result<()> {
+        // A file left by a crash may have another mode: the mode is set only when the file is created.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            options.mode(if readers == Readers::Owner { 0o600 } else { 0o644 });
+        }
+        let mut file = options.open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|error| FileError::Io { path: path.to_owned(), error })
+}
+
+/// Reads a text file of at most 16 MiB.
+///
+/// # Errors
+///
+/// When it cannot be read, is larger, or is no UTF-8.
+pub fn read_text(path: &Path) -> Result<String, FileError> {
+    let read = || -> io::Result<String> {
+        let mut text = String::new();
+        File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than 16 MiB"));
+        }
+        Ok(text)
+    };
+    read().map_err(|error| FileError::Io { path: path.to_owned(), error })
+}
+
+/// Reads a signing key: 64 hexadecimal digits in a file that nobody but its owner may read.
+///
+/// # Errors
+///
+/// When others may read it, or it holds no key.
+pub fn read_key(path: &Path) -> Result<SigningKey, FileError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let metadata = fs::metadata(path).map_err(|error| FileError::Io { path: path.to_owned(), error })?;
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(FileError::Exposed { path: path.to_owned(), mode });
+        }
+    }
+    SigningKey::from_hex(&read_text(path)?).ok_or_else(|| FileError::Content {
+        path: path.to_owned(),
+        why: "a key file holds 64 hexadecimal digits and nothing else".to_owned(),
+    })
+}
+
+/// Writes a signing key as [`read_key`] reads it.
+///
+/// # Errors
+///
+/// When the file system refuses.
+pub fn write_key(path: &Path, key: &SigningKey) -> Result<(), FileError> {
+    let hex: String = key.seed().iter().map(|byte| format!("{byte:02x}")).collect();
+    write_durably(path, format!("{hex}\n").as_bytes(), Readers::Owner)
+}
+
+/// Reads a `cluster.toml` and checks that a cluster can be started from it.
+///
+/// # Errors
+///
+/// When it cannot be read, has an unknown or a missing key, or its configuration cannot be.
+pub fn read_cluster(path: &Path) -> Result<ClusterFile, FileError> {
+    let content = |why: String| FileError::Content { path: path.to_owned(), why };
+    let cluster: ClusterFile =
+        toml::from_str(&read_text(path)?).map_err(|error| content(error.to_string().trim_end().to_owned()))?;
+    cluster.genesis().check().map_err(|error: GenesisError| content(error.to_string()))?;
+    Ok(cluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused_in_words() -> Result<(), Box<dyn std::error::Error>> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("client.key");
+        let key = SigningKey::from_seed(&[5; 32]);
+        write_key(&path, &key)?;
+        assert_eq!(read_key(&path)?.public(), key.public());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640))?;
+        let error = read_key(&path).map(|_| ()).map_err(|error| error.to_string());
+        assert!(error.is_err_and(|error| error.contains("chmod 600") && error.contains("0640")));
+        Ok(())
+    }
+
+    #[test]
+    fn a_key_file_with_anything_else_in_it_is_refused() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("k");
+        write_durably(&path, b"hello", Readers::Owner)?;
+        assert!(read_key(&path).is_err_and(|error| error.to_string().contains("64 hexadecimal digits")));
+        Ok(())
+    }
+
+    #[test]
+    fn a_durable_write_replaces_the_whole_file_and_what_a_crash_left() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("f");
+        fs::write(folder.path().join("f.new"), b"left by a crash")?;
+        write_durably(&path, b"a much longer first version", Readers::All)?;
+        write_durably(&path, b"second", Readers::All)?;
+        assert_eq!(read_text(&path)?, "second");
+        assert!(!folder.path().join("f.new").exists());
+        Ok(())
+    }
+}

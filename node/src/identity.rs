@@ -1,0 +1,268 @@
+//! The identity file `data/identity`: the part of the proof of memory (R18) that a file can give.
+//!
+//! An empty disk must never look like genesis: a replica that forgot what it had promised would promise otherwise. So
+//! `testnet` or `keygen` *arms* a data folder once; its first start *disarms* it, durably, before the replica says a
+//! word; and a disarmed folder without a log is refused. What a file cannot show, a folder rolled back as a whole, the
+//! replica asks its peers (MEMORY?).
+
+use std::path::{Path, PathBuf};
+
+use polder_checkpoint::{Family, Store, StoreError};
+use polder_types::{ClusterId, PublicKey, ReplicaId};
+use serde::{Deserialize, Serialize};
+
+use crate::files::{FileError, Readers, read_text, write_durably};
+use crate::replica::Start;
+
+/// What `data/identity` holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The cluster id, in hexadecimal.
+    pub cluster: String,
+    /// Which replica.
+    pub replica: u8,
+    /// The key that signs its statements: the log holds what this key signed.
+    pub signing: PublicKey,
+    /// Whether the replica was never started yet.
+    pub armed: bool,
+}
+
+/// A data folder that a replica must not start from.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// There is no identity file.
+    #[error(
+        "{path}: there is no identity file, so this data folder is empty, wiped or not this replica's. A replica that \
+         lost its data must not vote again as if it had promised nothing. If the folder was moved, set data_dir; if \
+         the data is lost, this replica must be replaced under new keys (the others go on without it)"
+    )]
+    Missing {
+        /// The file looked for.
+        path: PathBuf,
+    },
+    /// It is of another cluster, replica or key.
+    #[error(
+        "{path}: this data folder belongs to {found}, but the configuration is of {expected}. Set data_dir to this replica's own folder; never copy one replica's folder to another"
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        expected: String,
+    },
+    /// The replica was started before, but its log is gone.
+    #[error(
+        "{path}: this replica was started before, but its ordering log is gone: its memory of what it signed is lost. \
+         Put the log back if it was moved; otherwise this replica must be replaced under new keys (the others go on \
+         without it)"
+    )]
+    MemoryLost {
+        /// The identity file.
+        path: PathBuf,
+    },
+    /// The file cannot be read or written, or is damaged.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The log cannot be read.
+    #[error("the ordering log cannot be read: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// The identity file of a data folder, read and found to be this replica's.
+#[derive(Debug)]
+pub struct IdentityFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl IdentityFile {
+    /// Where it is in a data folder.
+    #[must_use]
+    pub fn path(data: &Path) -> PathBuf {
+        data.join("identity")
+    }
+
+    /// Arms a data folder for its first start. Only whoever makes the keys does this, once.
+    ///
+    /// # Errors
+    ///
+    /// When the folder has an identity already, or the file system refuses.
+    pub fn arm(data: &Path, cluster: ClusterId, replica: ReplicaId, signing: PublicKey) -> Result<(), FileError> {
+        let path = Self::path(data);
+        if path.exists() {
+            let why = "this data folder has an identity already; it is armed once in its life".to_owned();
+            return Err(FileError::Content { path, why });
+        }
+        std::fs::create_dir_all(data).map_err(|error| FileError::Io { path: data.to_owned(), error })?;
+        Identity { cluster: hex(cluster), replica: replica.0, signing, armed: true }.write(&path)
+    }
+
+    /// Reads the identity of a data folder and checks whose it is. To be called before any store in it is opened.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is not this replica's.
+    pub fn open(
+        data: &Path,
+        cluster: ClusterId,
+        replica: ReplicaId,
+        signing: PublicKey,
+    ) -> Result<Self, IdentityError> {
+        let path = Self::path(data);
+        if !path.exists() {
+            return Err(IdentityError::Missing { path });
+        }
+        let identity: Identity = toml::from_str(&read_text(&path)?)
+            .map_err(|error| FileError::Content { path: path.clone(), why: error.to_string().trim_end().to_owned() })?;
+        let expected = Identity { cluster: hex(cluster), replica: replica.0, signing, armed: identity.armed };
+        if identity != expected {
+            return Err(IdentityError::Foreign { path, found: identity.words(), expected: expected.words() });
+        }
+        Ok(Self { path, identity })
+    }
+
+    /// Whether the stores may be created: only before the first start.
+    #[must_use]
+    pub fn may_create(&self) -> bool {
+        self.identity.armed
+    }
+
+    /// How the replica starts, by this file and the log beside it. An armed folder with a log was started and crashed
+    /// before it was disarmed, when nothing had left it: its log is its memory.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::MemoryLost`] when the folder is disarmed and the log empty.
+    pub fn start(&self, log: &dyn Store) -> Result<Start, IdentityError> {
+        match (self.identity.armed, is_empty(log)?) {
+            (true, true) => Ok(Start::Genesis),
+            (_, false) => Ok(Start::Memory),
+            (false, true) => Err(IdentityError::MemoryLost { path: self.path.clone() }),
+        }
+    }
+
+    /// Disarms the folder, durably. To be called when the replica's identity row is durable in the log, and before the
+    /// replica sends anything.
+    ///
+    /// # Errors
+    ///
+    /// When the file system refuses: the replica must not go on.
+    pub fn disarm(&mut self) -> Result<(), FileError> {
+        if self.identity.armed {
+            self.identity.armed = false;
+            self.identity.write(&self.path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Identity {
+    fn write(&self, path: &Path) -> Result<(), FileError> {
+        let body = toml::to_string(self)
+            .map_err(|error| FileError::Content { path: path.to_owned(), why: error.to_string() })?;
+        let text = format!(
+            "# Whose data this is, and whether its replica was never started (armed). Do not edit, copy or delete it:\n\
+             # a replica without its memory could vote twice.\n{body}"
+        );
+        write_durably(path, text.as_bytes(), Readers::All)
+    }
+
+    fn words(&self) -> String {
+        let short = self.cluster.get(..8).unwrap_or(&self.cluster);
+        format!("replica {} of cluster {short} with signing key {}", self.replica, self.signing)
+    }
+}
+
+fn hex(cluster: ClusterId) -> String {
+    cluster.0.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn is_empty(store: &dyn Store) -> Result<bool, StoreError> {
+    for family in [Family::Log, Family::Meta] {
+        if !store.scan(family, &[], &[0xff; 64], 1)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use polder_checkpoint::{Durability, MemStore, Writes};
+    use polder_types::{Digest, SigningKey};
+
+    use super::*;
+
+    type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+    const CLUSTER: ClusterId = ClusterId(Digest([7; 32]));
+
+    fn key(seed: u8) -> PublicKey {
+        SigningKey::from_seed(&[seed; 32]).public()
+    }
+
+    fn log_with_a_row() -> Result<MemStore, StoreError> {
+        let store = MemStore::default();
+        let mut writes = Writes::default();
+        writes.put(Family::Log, vec![1], vec![2]);
+        store.apply(&writes, Durability::Synced)?;
+        Ok(store)
+    }
+
+    #[test]
+    fn r18_an_empty_folder_never_looks_like_genesis() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        let opened = IdentityFile::open(folder.path(), CLUSTER, ReplicaId(0), key(1));
+        assert!(matches!(opened, Err(IdentityError::Missing { .. })));
+        Ok(())
+    }
+
+    #[test]
+    fn r18_the_first_start_disarms_and_a_lost_log_is_refused_after_it() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        IdentityFile::arm(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        let mut identity = IdentityFile::open(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        assert!(identity.may_create());
+        assert_eq!(identity.start(&MemStore::default())?, Start::Genesis);
+        identity.disarm()?;
+
+        let identity = IdentityFile::open(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        assert!(!identity.may_create());
+        assert!(matches!(identity.start(&MemStore::default()), Err(IdentityError::MemoryLost { .. })));
+        assert_eq!(identity.start(&log_with_a_row()?)?, Start::Memory);
+        Ok(())
+    }
+
+    #[test]
+    fn r18_a_crash_between_the_first_row_and_the_disarming_starts_from_memory() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        IdentityFile::arm(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        let identity = IdentityFile::open(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        assert_eq!(identity.start(&log_with_a_row()?)?, Start::Memory);
+        Ok(())
+    }
+
+    #[test]
+    fn r18_a_folder_of_another_replica_cluster_or_key_is_refused_in_words() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        IdentityFile::arm(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        for (cluster, replica, signing) in
+            [(ClusterId(Digest([8; 32])), 0, key(1)), (CLUSTER, 1, key(1)), (CLUSTER, 0, key(2))]
+        {
+            let error = IdentityFile::open(folder.path(), cluster, ReplicaId(replica), signing).err();
+            assert!(error.is_some_and(|error| error.to_string().contains("belongs to replica 0 of cluster 07070707")));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn r18_a_folder_is_armed_once() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        IdentityFile::arm(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        assert!(IdentityFile::arm(folder.path(), CLUSTER, ReplicaId(0), key(1)).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! What a node says of itself: to its admin port, to `polder status`, and whether it is ready.
+
+use polder_types::{Digest, NodeStatus, ReplicaId};
+
+use crate::replica::{Phase, ReplicaStatus};
+
+/// A peer that was not heard from for so long does not count as there.
+const SILENCE_MAX_MS: u64 = 2_000;
+
+/// What a node says of itself. Made ten times a second; never says more than is so.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The replica's own words.
+    pub status: ReplicaStatus,
+    /// The other replicas.
+    pub peers: Vec<PeerReport>,
+    /// How many replicas make a quorum, this one included.
+    pub quorum: usize,
+    /// Connections of clients.
+    pub clients: usize,
+    /// Bytes that the ordering log takes on its disk.
+    pub log_bytes: u64,
+    /// Bytes that all data takes on disk.
+    pub disk_bytes: u64,
+    /// Whether the node is shutting down.
+    pub is_draining: bool,
+}
+
+/// What a node says of a peer.
+#[derive(Clone, Debug)]
+pub struct PeerReport {
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// Whether the own connection to it stands.
+    pub is_connected: bool,
+    /// How long ago it was last heard from, in milliseconds; none: never since this start.
+    pub heard_ms_ago: Option<u64>,
+    /// What the last failed attempt to reach it said.
+    pub last_error: Option<String>,
+}
+
+impl PeerReport {
+    fn is_heard(&self) -> bool {
+        self.heard_ms_ago.is_some_and(|ago_ms| ago_ms <= SILENCE_MAX_MS)
+    }
+}
+
+impl Report {
+    /// Whether the node takes part in a quorum now and answers clients.
+    ///
+    /// # Errors
+    ///
+    /// Why not, in words.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.is_draining {
+            return Err("shutting down".to_owned());
+        }
+        match &self.status.phase {
+            Phase::Halted(why) => return Err(format!("stopped for good: {why}")),
+            Phase::Remembering { answers_missing } => {
+                return Err(format!(
+                    "before it may vote, {answers_missing} more replicas must say what they remember of it (R18)"
+                ));
+            }
+            Phase::Fetching(progress) => {
+                return Err(format!(
+                    "it fell behind and fetches the state of slot {}: {} of {} partitions",
+                    progress.cut.0, progress.partitions_done, progress.partitions
+                ));
+            }
+            Phase::Installing { cut } => {
+                return Err(format!("it fell behind and writes the state of slot {} that it fetched", cut.0));
+            }
+            Phase::Running => {}
+        }
+        let heard = self.peers.iter().filter(|peer| peer.is_heard()).count();
+        if heard + 1 < self.quorum {
+            let missing = self.quorum - heard - 1;
+            return Err(format!("{missing} more replicas must be reachable for a quorum of {}", self.quorum));
+        }
+        let core = &self.status.core;
+        if !core.entered {
+            return Err(format!("view {} has not started yet", core.view.0));
+        }
+        if core.lagging {
+            let behind = self.status.stable.0.saturating_sub(self.status.executed.0);
+            return Err(format!("it executed {behind} slots less than are certified"));
+        }
+        Ok(())
+    }
+
+    /// What `polder status` asks for.
+    #[must_use]
+    pub fn node_status(&self) -> NodeStatus {
+        NodeStatus {
+            replica: self.status.me,
+            is_leader: self.status.core.is_leader,
+            is_ready: self.ready().is_ok(),
+            view: self.status.core.view,
+            executed: self.status.executed,
+            committed: self.status.core.committed,
+            stable: self.status.stable,
+            root: self.status.root.unwrap_or(Digest::ZERO),
+            log_bytes: self.log_bytes,
+            disk_bytes: self.disk_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use polder_checkpoint::planner::PlannerStatus;
+    use polder_types::{Epoch, Seq, Timestamp, View};
+
+    use super::*;
+
+    fn report(heard: &[Option<u64>]) -> Report {
+        let peers = (1u8..).zip(heard).map(|(replica, heard_ms_ago)| PeerReport {
+            replica: ReplicaId(replica),
+            is_connected: true,
+            heard_ms_ago: *heard_ms_ago,
+            last_error: None,
+        });
+        let core = polder_consensus::Status {
+            me: ReplicaId(0),
+            epoch: Epoch::ZERO,
+            view: View(7),
+            leader: ReplicaId(3),
+            is_leader: false,
+            entered: true,
+            low: Seq(128),
+            committed: Seq(140),
+            delivered: Seq(140),
+            executed: Seq(140),
+            in_flight: 0,
+            waiting: 0,
+            stable: Some(Seq(128)),
+            lagging: false,
+            suspects: false,
+            timeout_ms: 500,
+            view_changes: 7,
+            ignored: BTreeMap::new(),
+        };
+        let status = ReplicaStatus {
+            me: ReplicaId(0),
+            phase: Phase::Running,
+            core,
+            executed: Seq(140),
+            history: Digest::ZERO,
+            time: Timestamp(1),
+            stable: Seq(128),
+            root: None,
+            planner: PlannerStatus::default(),
+            log_rows: 0,
+            sessions: 0,
+            state_bytes: 0,
+        };
+        let peers = peers.collect();
+        Report { status, peers, quorum: 3, clients: 0, log_bytes: 1, disk_bytes: 2, is_draining: false }
+    }
+
+    #[test]
+    fn ready_needs_a_quorum_that_was_heard_lately() {
+        assert_eq!(report(&[Some(10), Some(1_999), None]).ready(), Ok(()));
+        let alone = report(&[Some(10), Some(2_001), None]).ready();
+        assert_eq!(alone, Err("1 more replicas must be reachable for a quorum of 3".to_owned()));
+    }
+
+    #[test]
+    fn status_never_lies_about_what_keeps_the_node_from_serving() {
+        let heard = [Some(1), Some(1), Some(1)];
+        let changed = |change: &dyn Fn(&mut Report)| {
+            let mut report = report(&heard);
+            change(&mut report);
+            assert!(!report.node_status().is_ready);
+            report.ready().err().unwrap_or_default()
+        };
+        assert!(changed(&|report| report.is_draining = true).contains("shutting down"));
+        assert!(changed(&|report| report.status.core.entered = false).contains("view 7 has not started"));
+        assert!(changed(&|report| report.status.phase = Phase::Halted("roots differ".into())).contains("roots differ"));
+        assert!(
+            changed(&|report| report.status.phase = Phase::Remembering { answers_missing: 2 })
+                .contains("2 more replicas")
+        );
+        let lagging = changed(&|report| {
+            report.status.core.lagging = true;
+            report.status.stable = Seq(200);
+        });
+        assert!(lagging.contains("60 slots less"));
+    }
+}

@@ -1,0 +1,7 @@
+//! The disk below `polder_checkpoint::Store`. Simulations bring their own.
+
+#[cfg(feature = "bin")]
+mod rocks;
+
+#[cfg(feature = "bin")]
+pub use rocks::{RocksOptions, RocksStore};
