@@ -293,6 +293,8 @@ impl OwnHighest {
                 self.low = self.low.max(certificate.statement.seq);
             }
             Entry::Ordering(Record::Committed { .. }) => {}
+            #[cfg(polder_mutations)]
+            Entry::Ordering(Record::Volatile) => {}
             Entry::Checkpoint(signed) => self.checkpoint = self.checkpoint.max(signed.statement.seq),
         }
     }

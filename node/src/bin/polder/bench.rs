@@ -16,6 +16,8 @@ use crate::common::ClusterArgs;
 use crate::local::{LocalCluster, until_interrupted};
 use crate::random::Random;
 
+/// Latencies beyond an hour are counted as one.
+const LATENCY_US_MAX: u64 = 3_600_000_000;
 /// Replicas of a cluster that is made for the purpose.
 const OWN_REPLICAS: u16 = 4;
 
@@ -109,7 +111,7 @@ struct Seen {
 
 impl Seen {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { latencies_us: Histogram::new(3)?, errors: 0, unknown: 0 })
+        Ok(Self { latencies_us: Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?, errors: 0, unknown: 0 })
     }
 
     fn add(&mut self, other: &Self) -> anyhow::Result<()> {

@@ -1,12 +1,34 @@
 //! What the verbs share: which cluster, as whom, in which format.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use polder_client::Builder;
 use polder_kv::KvClient;
 use polder_node::files::{read_cluster, read_key};
 use polder_types::NodeStatus;
+
+/// Exit status 3: nobody knows whether a command was executed.
+const OUTCOME_UNKNOWN: u8 = 3;
+
+/// The exit status of an outcome; an error of which the outcome is known is passed on.
+pub(crate) fn outcome(outcome: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    match outcome {
+        Err(error) if is_outcome_unknown(&error) => {
+            eprintln!("polder: {error:#}");
+            Ok(ExitCode::from(OUTCOME_UNKNOWN))
+        }
+        outcome => outcome,
+    }
+}
+
+fn is_outcome_unknown(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let of_kv = cause.downcast_ref().is_some_and(polder_kv::CallError::is_outcome_unknown);
+        of_kv || cause.downcast_ref().is_some_and(polder_client::CallError::is_outcome_unknown)
+    })
+}
 
 /// Which cluster, and as whom.
 #[derive(Clone, Debug, clap::Args)]
@@ -64,5 +86,22 @@ impl ClusterArgs {
     /// A client of its key-value service, with a session.
     pub(crate) async fn connect(&self) -> anyhow::Result<KvClient> {
         Ok(KvClient::new(self.builder()?.connect().await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+    use polder_client::{CallError, Unknown};
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_outcome_has_its_exit_status_below_any_words() {
+        let failed = |error: CallError| Err::<ExitCode, _>(error).context("not all was imported").context("import");
+        assert!(outcome(failed(CallError::OutcomeUnknown(Unknown::TimedOut))).is_ok());
+        assert!(outcome(failed(CallError::Rejected(polder_types::Failure::StateFull))).is_err());
+        let of_kv = polder_kv::CallError::Client(CallError::OutcomeUnknown(Unknown::SessionGone));
+        assert!(outcome(Err(of_kv.into())).is_ok());
     }
 }
