@@ -5,8 +5,6 @@ mod effects;
 mod frozen;
 mod layout;
 mod partition;
-#[cfg(test)]
-mod tests;
 
 use effects::SlotEffects;
 pub use effects::{Effect, Effects};

@@ -166,3 +166,38 @@ impl Partition {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_computed_once_for_all_versions_of_equal_content() {
+        let mut living = Partition::new(PartitionId(0));
+        let entry = Entry::after(None, Blob::copy(b"v"), Position::default());
+        living.put(Blob::copy(b"k"), entry.clone());
+        let (first, second) = (living.clone(), living.clone());
+        let digest = first.digest();
+        assert_eq!((second.digest.get(), living.digest.get()), (Some(&digest), Some(&digest)));
+        // A write parts the living one from them, and what it did not touch keeps its leaf.
+        living.put(Blob::copy(b"j"), entry);
+        assert_eq!((living.digest.get(), first.digest.get()), (None, Some(&digest)));
+        assert!(living.entries.get(&b"k"[..]).is_some_and(|cell| cell.leaf.get().is_some()));
+        assert_ne!(living.digest(), digest);
+    }
+
+    #[test]
+    fn bytes_follow_every_write() {
+        let mut partition = Partition::new(PartitionId(0));
+        let entry = |value: &[u8]| Entry::after(None, Blob::copy(value), Position::default());
+        for (value, bytes) in [(&b"12"[..], 67), (b"1234", 69), (b"", 65)] {
+            partition.put(Blob::copy(b"k"), entry(value));
+            assert_eq!(partition.bytes(), bytes);
+            // Also while an older version shares the entry.
+            let _older = partition.clone();
+        }
+        partition.delete(b"k", Position::default());
+        partition.delete(b"k", Position::default());
+        assert_eq!((partition.bytes(), partition.len()), (0, 0));
+    }
+}

@@ -1,0 +1,10 @@
+//! The executor's rules, each with a test that fails without it. The service is a script: a command says what it does.
+
+mod limits;
+mod opening;
+mod property;
+mod recovery;
+mod script;
+mod sessions;
+mod time;
+mod world;
