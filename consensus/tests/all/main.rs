@@ -5,4 +5,6 @@
 mod clusters;
 mod liars;
 mod random;
+mod rules;
+mod solo;
 mod world;

@@ -1,0 +1,539 @@
+//! One core at a time: a test for each rule that is not better seen in a whole cluster.
+
+use polder_consensus::{
+    Evidence, Fetch, Input, Message, Output, Phase, Record, RecoveredLog, SessionWindow, Suspect, Ticket, Why,
+};
+use polder_types::{Batch, Blob, Call, ClientId, Epoch, Proof, ReplicaId, Request, Seq, Signature, SigningKey, View};
+
+use crate::solo::{Solo, WALL, batch, vote, voted};
+use crate::world::{constants, session};
+
+const WINDOW: Option<SessionWindow> = Some(SessionWindow { ack: 0, high: 1_024 });
+
+fn is_suspect(message: &Message) -> bool {
+    matches!(message, Message::Suspect(_))
+}
+
+/// Brings a slot of view 0 to its decision at a backup of four.
+fn decide(solo: &mut Solo, slot: u64, bytes: &Blob) {
+    solo.give(0, solo.propose(0, slot, bytes));
+    for phase in [Phase::Prepare, Phase::Commit] {
+        for by in [0, 2, 3] {
+            solo.give(by, solo.vote(by, phase, 0, slot, bytes));
+        }
+    }
+}
+
+#[test]
+fn the_three_phases_of_the_normal_case() {
+    let mut solo = Solo::new(4, 1, 1);
+    let bytes = batch(1);
+    solo.give(0, solo.propose(0, 1, &bytes));
+    assert!(solo.has_sent(voted(Phase::Prepare, 1)) && !solo.has_sent(voted(Phase::Commit, 1)));
+    solo.give(0, solo.vote(0, Phase::Prepare, 0, 1, &bytes));
+    assert!(!solo.has_sent(voted(Phase::Commit, 1)), "two PREPAREs are no quorum of four");
+    solo.give(2, solo.vote(2, Phase::Prepare, 0, 1, &bytes));
+    assert!(solo.has_sent(voted(Phase::Commit, 1)));
+    solo.give(0, solo.vote(0, Phase::Commit, 0, 1, &bytes));
+    assert!(solo.delivered.is_empty());
+    solo.give(2, solo.vote(2, Phase::Commit, 0, 1, &bytes));
+    assert_eq!(solo.delivered, [(Seq(1), Batch::digest(&bytes))]);
+}
+
+#[test]
+fn r1_without_liars_the_prepare_phase_is_skipped() {
+    let mut solo = Solo::new(3, 0, 1);
+    let bytes = batch(1);
+    solo.give(0, solo.propose(0, 1, &bytes));
+    assert!(solo.has_sent(voted(Phase::Commit, 1)) && !solo.has_sent(voted(Phase::Prepare, 1)));
+    solo.give(0, solo.vote(0, Phase::Commit, 0, 1, &bytes));
+    assert_eq!(solo.delivered.len(), 1);
+}
+
+#[test]
+fn batches_are_delivered_in_slot_order_once() {
+    let mut solo = Solo::new(4, 1, 1);
+    let batches: Vec<_> = (1..=3).map(batch).collect();
+    for slot in [3, 2, 1, 2] {
+        decide(&mut solo, slot, &batches[slot as usize - 1]);
+    }
+    let slots: Vec<_> = solo.delivered.iter().map(|(slot, _)| slot.0).collect();
+    assert_eq!(slots, [1, 2, 3]);
+}
+
+#[test]
+fn r4_joins_at_u_plus_1_moves_at_q_and_votes_on_meanwhile() {
+    // n = 7, r = 2: u = 2, q = 5.
+    let mut solo = Solo::new(7, 2, 1);
+    for by in [2, 3] {
+        solo.give(by, solo.suspect(by, 0));
+    }
+    assert!(!solo.suspects(), "u are not enough to join");
+    solo.give(4, solo.suspect(4, 0));
+    assert!(solo.suspects() && solo.has_sent(is_suspect));
+    assert_eq!(solo.core.status().view, View(0), "three and the own are no quorum");
+    let bytes = batch(1);
+    solo.give(0, solo.propose(0, 1, &bytes));
+    assert!(solo.has_sent(voted(Phase::Prepare, 1)), "who suspects goes on voting");
+    solo.give(4, solo.suspect(4, 0));
+    assert_eq!(solo.core.status().view, View(0), "nobody is counted twice");
+    solo.give(5, solo.suspect(5, 0));
+    assert_eq!(solo.core.status().view, View(1));
+    assert!(solo.has_sent(|message| matches!(message, Message::Suspects(_))), "the certificate is relayed");
+    assert!(solo.has_sent(|message| matches!(message, Message::ViewChange(..))));
+}
+
+#[test]
+fn r4_a_certificate_is_valid_for_ever_and_skips_views() {
+    let mut solo = Solo::new(4, 1, 1);
+    solo.leave(6);
+    assert_eq!(solo.core.status().view, View(7));
+    solo.leave(3);
+    assert_eq!(solo.core.status().view, View(7), "never back");
+}
+
+#[test]
+fn r6_a_request_that_is_not_decided_in_time() {
+    let mut solo = Solo::new(4, 1, 1);
+    let request = solo.request(50, 1).verify(solo.keyring.cluster()).unwrap();
+    solo.step(Input::Request { request, window: WINDOW });
+    assert!(solo.has_sent(|message| matches!(message, Message::Request(_))), "a backup forwards it");
+    // Batches without it, from a leader that starves it.
+    for slot in 1..=3 {
+        solo.wait(50);
+        decide(&mut solo, slot, &batch(slot * 50));
+        assert!(!solo.suspects());
+    }
+    solo.wait(80);
+    assert!(solo.suspects(), "no progress restarts a deadline");
+}
+
+#[test]
+fn r6_a_request_that_cannot_execute_arms_nothing() {
+    let mut solo = Solo::new(4, 1, 1);
+    let early = solo.request_in(50, session(), 5_000, 0).verify(solo.keyring.cluster()).unwrap();
+    let unopened = solo.request(51, 1).verify(solo.keyring.cluster()).unwrap();
+    solo.step(Input::Request { request: early, window: WINDOW });
+    solo.step(Input::Request { request: unopened, window: Some(SessionWindow { ack: 0, high: 0 }) });
+    for _ in 0..30 {
+        solo.wait(100);
+        solo.give(0, Message::Fetch(Fetch::Committed(Seq(9))));
+    }
+    assert!(!solo.suspects());
+    assert_eq!(solo.core.status().waiting, 2);
+}
+
+#[test]
+fn r6_nothing_at_all_from_the_leader_for_4t() {
+    let mut solo = Solo::new(4, 1, 1);
+    solo.wait(790);
+    assert!(!solo.suspects());
+    solo.wait(20);
+    assert!(solo.suspects());
+}
+
+#[test]
+fn r6_a_new_view_that_is_missing_for_t() {
+    let mut solo = Solo::new(4, 1, 2);
+    solo.leave(0);
+    // T doubled with the view.
+    solo.wait(390);
+    assert!(!solo.suspects());
+    solo.wait(20);
+    assert!(solo.suspects());
+}
+
+#[test]
+fn r6_every_deadline_starts_afresh_with_the_view() {
+    let mut solo = Solo::new(4, 1, 2);
+    solo.leave(0);
+    solo.wait(350);
+    solo.give(1, solo.empty_new_view(1));
+    solo.wait(350);
+    assert!(!solo.suspects());
+}
+
+#[test]
+fn r6_while_it_lags_requests_do_not_count() {
+    let mut solo = Solo::new(4, 1, 1);
+    let request = solo.request(50, 1).verify(solo.keyring.cluster()).unwrap();
+    solo.step(Input::Request { request, window: WINDOW });
+    let stable = solo.stable(8, &(1..=8).map(batch).collect::<Vec<_>>());
+    solo.step(Input::Stable(stable.clone()));
+    assert!(solo.core.status().lagging);
+    for _ in 0..10 {
+        solo.wait(100);
+        solo.give(0, Message::Fetch(Fetch::Committed(Seq(9))));
+    }
+    assert!(!solo.suspects());
+    solo.step(Input::Restored { certificate: stable });
+    solo.wait(250);
+    assert!(solo.suspects());
+}
+
+#[test]
+fn r8_a_leader_says_nothing_before_its_view_is_durable() {
+    let mut solo = Solo::with(4, 1, 0, constants(), None);
+    assert!(matches!(solo.log[0], Record::Entered { .. }), "view 0 included");
+    let mut unsynced = Solo::new(4, 1, 1);
+    unsynced.syncs = false;
+    unsynced.leave(0);
+    for by in [0, 2, 3] {
+        let (signed, body) = unsynced.change(by, 1, None, Vec::new());
+        unsynced.give(by, Message::ViewChange(signed, body));
+    }
+    let is_new_view = |message: &Message| matches!(message, Message::NewView(..));
+    assert!(!unsynced.has_sent(is_new_view));
+    unsynced.step(Input::Synced(Ticket::Entered(View(1))));
+    assert!(unsynced.has_sent(is_new_view));
+    let request = solo.request(50, 1).verify(solo.keyring.cluster()).unwrap();
+    solo.step(Input::Request { request, window: WINDOW });
+    assert!(solo.has_sent(|message| matches!(message, Message::Proposal(..))));
+}
+
+#[test]
+fn r8_a_restarted_leader_abdicates_and_votes_as_before() {
+    let mut solo = Solo::new(4, 1, 0);
+    let request = solo.request(50, 1).verify(solo.keyring.cluster()).unwrap();
+    solo.step(Input::Request { request: request.clone(), window: WINDOW });
+    let log = RecoveredLog { records: solo.log.clone(), base: None };
+    let mut again = Solo::with(4, 1, 0, constants(), Some(log));
+    again.step(Input::Request { request, window: WINDOW });
+    again.wait(100);
+    assert!(again.has_sent(|message| matches!(message, Message::Abdicate(_))));
+    assert!(!again.has_sent(|message| matches!(message, Message::Proposal(..))), "it proposes nothing in that view");
+    // Its vote is what it was, and is sent to whom it is missing.
+    let before = solo.sent.iter().find(|message| voted(Phase::Prepare, 1)(message)).cloned();
+    again.give(2, empty_status());
+    assert!(before.is_some() && again.sent.contains(&before.unwrap()));
+}
+
+fn empty_status() -> Message {
+    Message::Status(polder_consensus::StatusMessage {
+        epoch: Epoch(0),
+        view: View(0),
+        new_view: None,
+        low: Seq(0),
+        committed: Seq(0),
+        executed: Seq(0),
+        suspects: 0,
+        view_changes: 0,
+        slots: Vec::new(),
+    })
+}
+
+#[test]
+fn r9_a_backup_computes_the_start_itself_and_pulls_what_it_lacks_before_it_votes() {
+    for (n, r, phase) in [(4, 1, Phase::Prepare), (3, 0, Phase::Commit)] {
+        let mut solo = Solo::new(n, r, 2);
+        solo.leave(2);
+        let bytes = batch(1);
+        let entries = vec![solo.entry(1, 2, &bytes)];
+        let q = solo.keyring.quorum().quorum() as u8;
+        let enclosed = (0..q).map(|by| solo.change(by, 3, None, if by == 1 { entries.clone() } else { Vec::new() }));
+        let new_view = solo.new_view(3, enclosed.collect());
+        solo.give(3 % n as u8, new_view);
+        assert!(solo.has_sent(voted(phase, 1)), "a hole is a no-op, whose body everybody has");
+        assert!(!solo.has_sent(voted(phase, 2)));
+        let asks = |message: &Message| *message == Message::Fetch(Fetch::Body(Batch::digest(&bytes)));
+        assert!(solo.has_sent(asks));
+        solo.give(1, Message::Body(bytes.clone()));
+        assert!(solo.has_sent(voted(phase, 2)));
+        // Fresh slots come after the last entry.
+        solo.sent.clear();
+        solo.give(3 % n as u8, solo.propose(3, 2, &batch(7)));
+        solo.give(3 % n as u8, solo.propose(3, 3, &batch(8)));
+        assert!(solo.has_sent(voted(phase, 3)) && !solo.has_sent(voted(phase, 2)));
+    }
+}
+
+#[test]
+fn r9_the_leader_leaves_out_what_names_a_body_it_cannot_get() {
+    let mut solo = Solo::new(4, 1, 1);
+    solo.leave(0);
+    let bytes = batch(1);
+    let entries = vec![solo.entry(0, 1, &bytes)];
+    let is_new_view = |message: &Message| matches!(message, Message::NewView(..));
+    for by in [0, 2] {
+        let listed = if by == 0 { entries.clone() } else { Vec::new() };
+        let (signed, body) = solo.change(by, 1, None, listed);
+        solo.give(by, Message::ViewChange(signed, body));
+    }
+    assert!(!solo.has_sent(is_new_view), "with it there is a quorum, but its body is missing");
+    assert!(solo.has_sent(|message| matches!(message, Message::Fetch(Fetch::Body(_)))));
+    let (signed, body) = solo.change(3, 1, None, Vec::new());
+    solo.give(3, Message::ViewChange(signed, body));
+    let enclosed = solo.sent.iter().find_map(|message| match message {
+        Message::NewView(_, enclosed) => Some(enclosed.iter().map(|(signed, _)| signed.by.0).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(enclosed, Some(vec![1, 2, 3]));
+}
+
+#[test]
+fn r9_an_equivocated_view_change_blocks_nobody() {
+    let mut solo = Solo::new(4, 1, 1);
+    solo.leave(0);
+    let bytes = batch(1);
+    let (first, first_body) = solo.change(3, 1, None, Vec::new());
+    let (second, second_body) = solo.change(3, 1, None, vec![solo.entry(0, 1, &bytes)]);
+    solo.give(3, Message::ViewChange(first, first_body));
+    assert!(solo.offer(3, Message::ViewChange(second, second_body)), "evidence is wanted");
+    assert!(matches!(solo.others[..], [Output::Misbehaviour(Evidence::ViewChanges(..))]));
+    let (signed, body) = solo.change(0, 1, None, Vec::new());
+    solo.give(0, Message::ViewChange(signed, body));
+    assert!(solo.core.status().entered);
+}
+
+#[test]
+fn r9_a_new_view_that_does_not_hold_together_is_ignored() {
+    let mut solo = Solo::new(4, 1, 2);
+    solo.leave(0);
+    let enclosed: Vec<_> = [0, 1, 3].map(|by| solo.change(by, 2, None, Vec::new())).into();
+    let by_leader_of_1 = polder_consensus::NewView {
+        epoch: Epoch(0),
+        view: View(1),
+        body: polder_consensus::NewView::body_digest(&enclosed),
+    };
+    let signed = solo.sign(1, by_leader_of_1);
+    solo.give(1, Message::NewView(signed, enclosed));
+    assert!(!solo.core.status().entered, "its VIEW-CHANGEs are for another view");
+    let Message::NewView(signed, enclosed) = solo.empty_new_view(1) else { return };
+    let forged = solo.sign(3, signed.statement);
+    solo.give(3, Message::NewView(forged, enclosed));
+    assert!(!solo.core.status().entered, "not its leader's");
+    solo.give(3, solo.empty_new_view(1));
+    assert!(solo.core.status().entered, "whoever relays it");
+}
+
+#[test]
+fn r9_without_liars_two_entries_of_one_view_stop_it() {
+    let mut solo = Solo::new(3, 0, 2);
+    solo.leave(0);
+    let changes = [batch(1), batch(2)].map(|bytes| vec![solo.entry(0, 1, &bytes)]);
+    let [first, second] = changes;
+    let new_view = solo.new_view(1, vec![solo.change(0, 1, None, first), solo.change(1, 1, None, second)]);
+    solo.give(1, new_view);
+    assert!(matches!(solo.others[..], [Output::Halt(Why::Equivocation { slot: Seq(1), .. })]));
+}
+
+fn forged_batch(solo: &Solo) -> Blob {
+    let mut request = solo.request(50, 1);
+    request.signature = Signature([7; 64]);
+    Batch { ts: WALL, requests: vec![request] }.to_blob()
+}
+
+#[test]
+fn r10_a_forced_slot_is_voted_whatever_its_batch_says() {
+    let mut solo = Solo::new(4, 1, 2);
+    solo.leave(0);
+    let bytes = forged_batch(&solo);
+    let entries = vec![solo.entry(0, 1, &bytes)];
+    let enclosed = [0, 1, 3].map(|by| solo.change(by, 1, None, entries.clone()));
+    solo.give(1, solo.new_view(1, enclosed.into()));
+    solo.give(1, Message::Body(bytes));
+    assert!(solo.has_sent(voted(Phase::Prepare, 1)));
+    assert!(!solo.suspects());
+}
+
+#[test]
+fn r11_fresh_slots_up_to_contiguous_committed_plus_f() {
+    let mut solo = Solo::new(4, 1, 1);
+    solo.give(0, solo.propose(0, 8, &batch(8)));
+    solo.give(0, solo.propose(0, 9, &batch(9)));
+    assert!(solo.has_sent(voted(Phase::Prepare, 8)) && !solo.has_sent(voted(Phase::Prepare, 9)));
+    decide(&mut solo, 1, &batch(1));
+    solo.give(0, solo.propose(0, 9, &batch(9)));
+    assert!(solo.has_sent(voted(Phase::Prepare, 9)));
+}
+
+#[test]
+fn r11_commit_waits_for_the_body() {
+    let mut solo = Solo::new(4, 1, 1);
+    let bytes = batch(1);
+    for by in [0, 2, 3] {
+        solo.give(by, solo.vote(by, Phase::Prepare, 0, 1, &bytes));
+        solo.give(by, solo.vote(by, Phase::Commit, 0, 1, &bytes));
+    }
+    assert!(!solo.has_sent(voted(Phase::Commit, 1)) && solo.delivered.is_empty());
+    solo.give(3, Message::Body(bytes));
+    assert!(solo.has_sent(voted(Phase::Commit, 1)), "the certificate is enough, without the proposal");
+    assert_eq!(solo.delivered.len(), 1);
+}
+
+#[test]
+fn r14_who_asks_for_a_truncated_slot_gets_the_certificate() {
+    let mut solo = Solo::new(4, 1, 1);
+    let batches: Vec<_> = (1..=16).map(batch).collect();
+    (1..=16).for_each(|slot| decide(&mut solo, slot, &batches[slot as usize - 1]));
+    solo.step(Input::Stable(solo.stable(16, &batches)));
+    solo.sent.clear();
+    solo.give(2, Message::Fetch(Fetch::Committed(Seq(3))));
+    assert!(matches!(solo.sent[..], [Message::Stable(_)]));
+    solo.sent.clear();
+    solo.give(2, Message::Fetch(Fetch::Committed(Seq(12))));
+    assert!(matches!(solo.sent[..], [Message::Committed(..)]), "one interval is kept for laggards");
+}
+
+#[test]
+fn r15_a_proposal_that_status_shows_missing_is_sent_again() {
+    let mut solo = Solo::new(4, 1, 0);
+    let request = solo.request(50, 1).verify(solo.keyring.cluster()).unwrap();
+    solo.step(Input::Request { request, window: WINDOW });
+    solo.wait(100);
+    solo.sent.clear();
+    solo.give(2, empty_status());
+    assert!(solo.has_sent(|message| matches!(message, Message::Proposal(..))));
+    assert!(solo.has_sent(voted(Phase::Prepare, 1)));
+    solo.sent.clear();
+    solo.give(2, empty_status());
+    assert!(solo.sent.is_empty(), "once in half a period");
+}
+
+#[test]
+fn r16_filler_that_is_due_and_missing() {
+    let mut solo = Solo::new(4, 1, 1);
+    let request = solo.request(50, 1);
+    decide(&mut solo, 1, &Batch { ts: WALL, requests: vec![request] }.to_blob());
+    let mut quiet = Solo::new(4, 1, 1);
+    decide(&mut quiet, 1, &batch(1));
+    for solo in [&mut solo, &mut quiet] {
+        for _ in 0..10 {
+            solo.wait(50);
+            solo.give(0, Message::Fetch(Fetch::Committed(Seq(9))));
+        }
+    }
+    assert!(solo.suspects(), "T_idle and T after a slot with requests");
+    assert!(!quiet.suspects(), "slots without requests make no tail");
+}
+
+#[test]
+fn r20_a_fresh_proposal_with_a_forged_request_is_the_leaders_fault() {
+    let mut solo = Solo::new(4, 1, 1);
+    let bytes = forged_batch(&solo);
+    solo.give(0, solo.propose(0, 1, &bytes));
+    assert!(solo.suspects() && !solo.has_sent(voted(Phase::Prepare, 1)));
+    assert!(matches!(solo.others[..], [Output::Misled(ReplicaId(0))]));
+}
+
+#[test]
+fn r27_a_batch_from_the_future_is_held_until_it_is_not() {
+    let mut solo = Solo::new(4, 1, 1);
+    solo.give(0, solo.propose(0, 1, &batch(600)));
+    assert!(!solo.has_sent(voted(Phase::Prepare, 1)) && !solo.suspects());
+    solo.wait(100);
+    assert!(solo.has_sent(voted(Phase::Prepare, 1)));
+}
+
+#[test]
+fn r27_a_clock_that_stays_behind_is_a_reason_to_suspect() {
+    let mut solo = Solo::new(4, 1, 1);
+    let old = |at: u64| Batch { ts: WALL.minus(10_000).plus(at), requests: Vec::new() }.to_blob();
+    for slot in 1..=7 {
+        decide(&mut solo, slot, &old(slot));
+        assert!(!solo.suspects());
+        solo.wait(120);
+    }
+    decide(&mut solo, 8, &old(8));
+    assert!(solo.suspects());
+}
+
+#[test]
+fn r30_after_a_restart_a_certified_history_commits_local_batches() {
+    let mut solo = Solo::new(4, 1, 1);
+    let batches: Vec<_> = (1..=8).map(batch).collect();
+    for slot in 1..=8 {
+        solo.give(0, solo.propose(0, slot, &batches[slot as usize - 1]));
+        for by in [0, 2] {
+            solo.give(by, solo.vote(by, Phase::Prepare, 0, slot, &batches[slot as usize - 1]));
+        }
+    }
+    assert!(solo.delivered.is_empty());
+    let log = RecoveredLog { records: solo.log.clone(), base: None };
+    let mut again = Solo::with(4, 1, 1, constants(), Some(log));
+    again.step(Input::Stable(again.stable(8, &batches)));
+    assert_eq!(again.delivered.len(), 8);
+    // Recorded before the restart, it does the same.
+    solo.executes = false;
+    solo.step(Input::Stable(solo.stable(8, &batches)));
+    let log = RecoveredLog { records: solo.log.clone(), base: None };
+    assert_eq!(Solo::with(4, 1, 1, constants(), Some(log)).delivered.len(), 8);
+    // Another history proves nothing.
+    let log = RecoveredLog { records: again.log[..17].to_vec(), base: None };
+    let mut other = Solo::with(4, 1, 1, constants(), Some(log));
+    other.step(Input::Stable(other.stable(8, &batches[1..])));
+    assert!(other.delivered.is_empty());
+}
+
+#[test]
+fn r41_two_of_a_kind_are_evidence_once() {
+    let mut solo = Solo::new(4, 1, 1);
+    for at in 1..=3 {
+        solo.offer(0, solo.propose(0, 1, &batch(at)));
+        solo.offer(2, solo.vote(2, Phase::Prepare, 0, 1, &batch(at)));
+    }
+    let evidence: Vec<_> = solo.others.iter().filter(|output| matches!(output, Output::Misbehaviour(_))).collect();
+    assert_eq!(evidence.len(), 2, "{evidence:?}");
+    assert!(solo.suspects(), "r6: proof of the leader's fault");
+}
+
+#[test]
+fn r41_a_view_change_that_forgets_its_commit_is_evidence() {
+    let mut solo = Solo::new(4, 1, 1);
+    let bytes = batch(1);
+    solo.give(0, solo.propose(0, 1, &bytes));
+    solo.give(3, solo.vote(3, Phase::Commit, 0, 1, &bytes));
+    solo.leave(0);
+    let (signed, body) = solo.change(3, 1, None, Vec::new());
+    solo.give(3, Message::ViewChange(signed, body));
+    assert!(matches!(solo.others[..], [Output::Misbehaviour(Evidence::Forgotten(..))]));
+}
+
+#[test]
+fn r42_what_is_out_of_bounds_is_dropped_before_its_signatures_are_checked() {
+    let mut solo = Solo::new(4, 1, 1);
+    let bytes = batch(1);
+    assert!(!solo.offer(2, solo.vote(2, Phase::Prepare, 0, 17, &bytes)), "above h+L");
+    assert!(!solo.offer(2, solo.vote(2, Phase::Prepare, 0, 0, &bytes)), "not above h");
+    assert!(!solo.offer(2, solo.vote(2, Phase::Prepare, 1, 1, &bytes)), "of a view that nothing proves");
+    assert!(!solo.offer(1, solo.propose(1, 1, &bytes)));
+    assert!(solo.offer(2, solo.suspect(2, u64::MAX)), "a SUSPECT of any later view is kept, the newest one");
+    assert!(!solo.offer(2, solo.suspect(2, 5)));
+    for by in [0, 2, 3] {
+        assert!(solo.offer(by, solo.vote(by, Phase::Commit, 0, 1, &bytes)));
+        assert!(!solo.offer(by, solo.vote(by, Phase::Commit, 0, 1, &bytes)), "twice");
+    }
+    let late = solo.sign(1, vote(Phase::Commit, 0, 1, &bytes));
+    assert!(!solo.core.wants(&Message::Vote(late).header()), "never after the quorum");
+    let huge = Suspect { epoch: Epoch(0), view: View(u64::MAX) };
+    let proof: Proof<Suspect> = solo.proof(&[0, 1, 2], &huge);
+    solo.give(2, Message::Suspects(proof));
+    assert_eq!(solo.core.status().view, View(u64::MAX), "checked arithmetic: no wrap");
+}
+
+#[test]
+fn r42_garbage_from_a_stranger_or_of_another_epoch_is_ignored() {
+    let mut solo = Solo::new(4, 1, 1);
+    solo.give(99, solo.suspect(2, 0));
+    let other = solo.sign(2, Suspect { epoch: Epoch(7), view: View(0) });
+    solo.give(2, Message::Suspect(other));
+    assert_eq!(solo.core.status().ignored.values().sum::<u64>(), 2);
+}
+
+#[test]
+fn r24_an_open_waits_for_its_cut_and_goes_when_it_is_stale() {
+    let mut solo = Solo::new(4, 1, 0);
+    let key = SigningKey::from_seed(&[60; 32]);
+    let open = |cut: u64| {
+        let call = Call::Open { nonce: [cut as u8; 16], cut: Seq(cut) };
+        Request { client: ClientId(key.public()), call }.sign(solo.keyring.cluster(), &key)
+    };
+    let (fresh, early, odd) = (open(0), open(8), open(3));
+    for request in [fresh, early, odd] {
+        let request = request.verify(solo.keyring.cluster()).unwrap();
+        solo.step(Input::Request { request, window: None });
+    }
+    let proposed: Vec<_> = solo.sent.iter().filter(|message| matches!(message, Message::Proposal(..))).collect();
+    assert_eq!(proposed.len(), 1, "only the one that is fresh");
+    assert_eq!(solo.core.status().waiting, 2, "and the one that will be");
+}
