@@ -41,7 +41,7 @@ impl PublicKey {
 
     /// The key written as 64 hexadecimal digits.
     #[must_use]
-    pub fn to_hex(&self) -> alloc::string::String {
+    pub fn to_hex(self) -> alloc::string::String {
         hex::encode(&self.0)
     }
 

@@ -182,9 +182,9 @@ mod tests {
         let mut checked = 0;
         for quorum in all() {
             let (n, r, u, q) = (quorum.replicas(), quorum.liars(), quorum.faults(), quorum.quorum());
-            assert!(2 * q - n >= r + 1, "two quorums share r+1 (n={n} r={r})");
-            assert!(q - u >= r + 1, "a quorum without the faulty still has r+1 (n={n} r={r})");
-            assert!(q - r >= u + 1, "a quorum without the liars still has u+1 (n={n} r={r})");
+            assert!(2 * q - n > r, "two quorums share r+1 (n={n} r={r})");
+            assert!(q - u > r, "a quorum without the faulty still has r+1 (n={n} r={r})");
+            assert!(q - r > u, "a quorum without the liars still has u+1 (n={n} r={r})");
             assert_eq!(q, (n + r + 1).div_ceil(2), "q is the smallest such (n={n} r={r})");
             assert_eq!(quorum.writers(), u);
             checked += 1;
