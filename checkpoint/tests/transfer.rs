@@ -327,6 +327,22 @@ fn c12_when_the_cut_is_gone_a_newer_one_is_taken_and_what_did_not_change_is_kept
 }
 
 #[test]
+fn c12_when_the_cut_is_gone_everywhere_but_at_a_dead_source_a_newer_one_is_taken() {
+    let cluster = cluster();
+    let (first, second) = (at(&cluster, 9), at(&cluster, 10));
+    let mut network = Network::new(&cluster, std::slice::from_ref(&first), &first, None);
+    for id in 0..3 {
+        network.lie(id, move |_, message| (!matches!(message, Message::Chunk { cut: Seq(36), .. })).then_some(message));
+    }
+    (0..20).for_each(|_| network.tick());
+    network.lie(2, |_, _| None);
+    (0..2).for_each(|id| network.hold(id, std::slice::from_ref(&second)));
+    network.run(10 * DEADLINE_MS);
+    network.is_restored_to(&second);
+    assert!(network.fetch.progress().retargets >= 1);
+}
+
+#[test]
 fn c12_an_idle_cluster_serves_a_laggard_and_no_leader_matters() {
     // FIELD: traffic stops at a checkpoint, and late replicas can never get one to fetch. The sources here do nothing
     // but hold their last stable cut, for an hour.

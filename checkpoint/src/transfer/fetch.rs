@@ -452,6 +452,11 @@ impl Fetch {
             }
             out.push(Output::Blame { replica, why: Blame::Late(partition) });
         }
+        // Who no longer holds this cut holds a newer one; who is left may be dead.
+        let mut able = self.peers.values().filter(|peer| !peer.is_blamed && !peer.is_gone);
+        if able.all(|peer| peer.late > 0) && self.peers.values().any(|peer| peer.is_gone) {
+            return self.ask(now_ms, out);
+        }
         self.proceed(now_ms, out);
     }
 
