@@ -63,6 +63,16 @@ pub enum IdentityError {
         /// The identity file.
         path: PathBuf,
     },
+    /// The replica was started before, but its state is gone.
+    #[error(
+        "{path}: this replica was started before, but its state is gone, and what its log has forgotten was in it. Put \
+         the folder back if it was moved; otherwise this replica must be replaced under new keys (the others go on \
+         without it)"
+    )]
+    StateLost {
+        /// The folder looked for.
+        path: PathBuf,
+    },
     /// The file cannot be read or written, or is damaged.
     #[error(transparent)]
     File(#[from] FileError),
@@ -128,6 +138,36 @@ impl IdentityFile {
     #[must_use]
     pub fn may_create(&self) -> bool {
         self.identity.armed
+    }
+
+    /// Where the ordering log is in a data folder.
+    #[must_use]
+    pub fn log_folder(data: &Path) -> PathBuf {
+        data.join("log")
+    }
+
+    /// Where the state is in a data folder.
+    #[must_use]
+    pub fn state_folder(data: &Path) -> PathBuf {
+        data.join("state")
+    }
+
+    /// Whether the stores are there that must be there. To be called before they are opened, so that nobody makes them
+    /// anew.
+    ///
+    /// # Errors
+    ///
+    /// When the folder is disarmed and lacks its log or its state.
+    pub fn check_folders(&self) -> Result<(), IdentityError> {
+        let data = self.path.parent().unwrap_or_else(|| Path::new(""));
+        if self.identity.armed {
+            return Ok(());
+        }
+        if !Self::log_folder(data).exists() {
+            return Err(IdentityError::MemoryLost { path: self.path.clone() });
+        }
+        let state = Self::state_folder(data);
+        if state.exists() { Ok(()) } else { Err(IdentityError::StateLost { path: state }) }
     }
 
     /// How the replica starts, by this file and the log beside it. An armed folder with a log was started and crashed
@@ -233,6 +273,21 @@ mod tests {
         assert!(!identity.may_create());
         assert!(matches!(identity.start(&MemStore::default()), Err(IdentityError::MemoryLost { .. })));
         assert_eq!(identity.start(&log_with_a_row()?)?, Start::Memory);
+        Ok(())
+    }
+
+    #[test]
+    fn r18_a_folder_that_lacks_its_log_or_its_state_is_refused_before_they_are_made_anew() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        IdentityFile::arm(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        let mut identity = IdentityFile::open(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        identity.check_folders()?;
+        identity.disarm()?;
+        assert!(matches!(identity.check_folders(), Err(IdentityError::MemoryLost { .. })));
+        std::fs::create_dir(IdentityFile::log_folder(folder.path()))?;
+        assert!(matches!(identity.check_folders(), Err(IdentityError::StateLost { .. })));
+        std::fs::create_dir(IdentityFile::state_folder(folder.path()))?;
+        identity.check_folders()?;
         Ok(())
     }
 

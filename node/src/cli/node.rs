@@ -35,6 +35,7 @@ impl NodeVerb {
         start_log(&config.log)?;
         let mut identity =
             IdentityFile::open(&config.data_dir, config.genesis.cluster(), config.me, config.signing.public())?;
+        identity.check_folders()?;
         let stores = open_stores(&config.data_dir, identity.may_create(), config.durability)?;
         let start = identity.start(stores.log.as_ref())?;
         warn(&config);
@@ -87,8 +88,11 @@ fn warn(config: &LoadedConfig) {
 
 fn open_stores(data: &Path, create: bool, durability: DurabilityMode) -> anyhow::Result<Stores> {
     let options = RocksOptions { create, sync: durability == DurabilityMode::Sync, ..RocksOptions::default() };
-    let open = |name: &str| RocksStore::open(&data.join(name), options).map_err(|error| anyhow::anyhow!("{error}"));
-    Ok(Stores { log: Arc::new(open("log")?), state: Arc::new(open("state")?) })
+    let open = |folder: &Path| RocksStore::open(folder, options).map_err(|error| anyhow::anyhow!("{error}"));
+    Ok(Stores {
+        log: Arc::new(open(&IdentityFile::log_folder(data))?),
+        state: Arc::new(open(&IdentityFile::state_folder(data))?),
+    })
 }
 
 fn node_config(config: &LoadedConfig, start: crate::replica::Start) -> anyhow::Result<NodeConfig> {
