@@ -105,6 +105,10 @@ fn c3_a_crash_at_any_write_of_an_install_leaves_the_old_state_or_the_new_base() 
         if let Ok(written) = install::write(&store, &base, CHUNK) {
             assert!(nth > 5);
             assert_eq!(written.relabelled, 3, "what has the digest already is kept");
+            // At once, not only at the next start.
+            assert_eq!(store.rows(Family::Effects), vec![], "the effects of the life before are void");
+            let entries = base.frozen().partitions().iter().map(|partition| partition.len()).sum::<usize>();
+            assert_eq!(store.rows(Family::Images).len(), entries, "the images of the life before are gone");
             break;
         }
         for keep in keeps(&store) {

@@ -31,6 +31,7 @@ struct Network<'a> {
     in_flight: VecDeque<(u64, Wire)>,
     blamed: Vec<(ReplicaId, Blame)>,
     asked: BTreeMap<ReplicaId, u64>,
+    asked_partitions: Vec<(Seq, PartitionId)>,
     restored: Option<CertifiedState>,
     words: Option<String>,
 }
@@ -74,6 +75,7 @@ impl<'a> Network<'a> {
             in_flight: VecDeque::new(),
             blamed: Vec::new(),
             asked: BTreeMap::new(),
+            asked_partitions: Vec::new(),
             restored: None,
             words: None,
         };
@@ -94,8 +96,9 @@ impl<'a> Network<'a> {
         for output in outputs {
             match output {
                 Output::Send { to, message } => {
-                    if matches!(message, Message::AskPartition { .. }) {
+                    if let Message::AskPartition { cut, partition, .. } = message {
                         *self.asked.entry(to).or_default() += 1;
+                        self.asked_partitions.push((cut, partition));
                     }
                     self.post(Wire::Question(to, message));
                 }
@@ -264,6 +267,45 @@ fn c12_an_offer_that_no_quorum_certified_is_blamed_and_no_manifest_is_trusted() 
 }
 
 #[test]
+fn c12_digests_that_are_not_under_the_certified_root_are_refused_before_anything_is_fetched() {
+    let cluster = cluster();
+    let state = cluster.certified(&at(&cluster, 10));
+    let config = FetchConfig::new(ME, Arc::clone(&cluster.keyring), 6, 1 << 20);
+    let mut out = Vec::new();
+    let mut fetch = Fetch::start(config, 0, state.certificate().clone(), None, &mut out);
+    let mut offer = |from, digests| {
+        out.clear();
+        let certificate = state.certificate().proof().clone();
+        let message = Message::Offer { certificate, digests };
+        fetch.step(1, Input::Message { from: ReplicaId(from), message }, &mut out);
+        std::mem::take(&mut out)
+    };
+    let wrong = bent(state.frozen(), &[2]).digests();
+    let outputs = offer(0, wrong);
+    assert!(matches!(outputs[..], [Output::Blame { replica: ReplicaId(0), why: Blame::Offer }]), "{outputs:?}");
+    assert!(offer(0, state.digests()).is_empty(), "it is not heard any more");
+    assert!(offer(1, state.digests()).is_empty(), "q−1 others must answer first");
+    assert!(offer(2, state.digests()).len() >= 3);
+}
+
+#[test]
+fn c12_a_lost_chunk_is_asked_for_again_and_nobody_is_late() {
+    let cluster = cluster();
+    let state = at(&cluster, 10);
+    let mut network = Network::new(&cluster, std::slice::from_ref(&state), &state, None);
+    for id in 0..3 {
+        let mut count = 0;
+        network.lie(id, move |_, message| {
+            count += u64::from(matches!(message, Message::Chunk { .. }));
+            (count % 3 != 1 || !matches!(message, Message::Chunk { .. })).then_some(message)
+        });
+    }
+    network.run(5_000);
+    network.is_restored_to(&state);
+    assert_eq!(network.blamed, vec![]);
+}
+
+#[test]
 fn c12_a_source_that_falls_silent_is_replaced_within_one_deadline() {
     let cluster = cluster();
     let state = at(&cluster, 10);
@@ -282,6 +324,7 @@ fn c12_a_source_that_trickles_is_replaced() {
     let state = at(&cluster, 10);
     let mut network = Network::with(&cluster, std::slice::from_ref(&state), &state, None, |config| {
         config.bytes_per_deadline = 600;
+        config.at_once_per_peer = 1;
     });
     // One entry at a time, each just within the deadline.
     let mut last_ms = 0;
@@ -322,8 +365,9 @@ fn c12_when_the_cut_is_gone_a_newer_one_is_taken_and_what_did_not_change_is_kept
     network.run(6_000);
     network.is_restored_to(&second);
     assert!(network.fetch.progress().retargets >= 1);
-    let same = first.digests().iter().zip(second.digests()).filter(|(first, second)| *first == second).count();
-    assert!(same >= 3);
+    let asked: Vec<PartitionId> =
+        network.asked_partitions.iter().filter(|(cut, _)| *cut == Seq(40)).map(|(_, partition)| *partition).collect();
+    assert!(!asked.is_empty() && asked.iter().all(|partition| partition.0 < 3), "{asked:?}: the others are the same");
 }
 
 #[test]
