@@ -12,13 +12,13 @@ use crate::verify::carried;
 use crate::{Core, Fetch, Ignored, Message, Output, SlotStatus, StatusMessage, To, VerifiedMessage, Vote};
 
 /// Bytes of bodies sent to one peer in half a period of STATUS; one answer always goes, so that there is progress.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The mask of a slot that is decided above a gap: nobody's vote is missing.
 const DECIDED: u128 = u128::MAX;
 /// Batches pulled at once.
 const PULLED_MAX: usize = 64;
 /// Slots below the watermark pulled at once.
-const GAP_PULLED_MAX: usize = 16;
+const GAP_PULLED_MAX: usize = 64;
 
 /// What was sent to peers lately: limits what each can ask for.
 #[derive(Debug)]

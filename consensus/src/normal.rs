@@ -286,6 +286,7 @@ impl Core {
 
     /// Delivers what is decided, in slot order, each slot once; at most `L` slots ahead of execution (R14).
     pub(crate) fn deliver(&mut self, out: &mut Vec<Output>) {
+        let before = self.window.delivered;
         while self.window.delivered < self.window.executed.plus(self.window.length) {
             let slot = self.window.delivered.next();
             let Some(decided) = self.window.decided.get_mut(&slot) else { break };
@@ -311,6 +312,9 @@ impl Core {
         if self.window.delivered >= self.window.low {
             self.progress.disarm(Timer::Gap);
             self.window.transfer = None;
+        } else if self.window.delivered > before && self.progress.is_armed(Timer::Gap) {
+            // The gap is closing: it goes on being pulled.
+            self.progress.arm(Timer::Gap, self.gap_ms());
         }
     }
 

@@ -403,3 +403,6 @@ impl Requests {
         assert!(self.spares <= self.limits.admitted_max, "rows outside the caps are bounded");
     }
 }
+
+#[cfg(test)]
+mod tests;

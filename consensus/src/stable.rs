@@ -108,7 +108,7 @@ impl Core {
         }
     }
 
-    fn gap_ms(&self) -> u64 {
+    pub(crate) fn gap_ms(&self) -> u64 {
         self.config.constants.status_period_ms.saturating_mul(GAP_PERIODS)
     }
 

@@ -58,7 +58,7 @@ impl Solo {
             constants: genesis.constants.clone(),
             pipeline_slots: 4,
             #[cfg(polder_mutations)]
-            mutation: None,
+            mutation: crate::world::mutation(),
         };
         let records = log.as_ref().map(|log| log.records.clone()).unwrap_or_default();
         let (core, out) = match log {

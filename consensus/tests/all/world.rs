@@ -153,6 +153,12 @@ pub fn constants() -> Constants {
     }
 }
 
+/// `POLDER_MUTATION=name` plants a bug, in a build for that.
+#[cfg(polder_mutations)]
+pub fn mutation() -> Option<polder_consensus::Mutation> {
+    std::env::var("POLDER_MUTATION").ok().and_then(|name| polder_consensus::Mutation::from_name(&name))
+}
+
 pub fn model(r: u8) -> FaultModel {
     if r == 0 { FaultModel::Crash } else { FaultModel::Hybrid { byzantine: r } }
 }
@@ -225,9 +231,7 @@ impl World {
             constants: self.genesis.constants.clone(),
             pipeline_slots: 4,
             #[cfg(polder_mutations)]
-            mutation: std::env::var("POLDER_MUTATION")
-                .ok()
-                .and_then(|name| polder_consensus::Mutation::from_name(&name)),
+            mutation: mutation(),
         }
     }
 

@@ -1,0 +1,154 @@
+//! Admission, turns, deadlines of waiting requests.
+
+use super::*;
+use polder_types::{Blob, ClusterId, Position, SigningKey};
+use std::vec;
+
+const CLUSTER: ClusterId = ClusterId(Digest([3; 32]));
+const WINDOW: Option<SessionWindow> = Some(SessionWindow { ack: 0, high: 1_024 });
+
+fn constants() -> Constants {
+    Constants { admitted_per_client_max: 4, admitted_max: 6, ..Constants::default() }
+}
+
+fn request(client: u8, session: u32, first: u64, commands: usize) -> Verified<SignedRequest> {
+    let key = SigningKey::from_seed(&[client; 32]);
+    let session = SessionId(Position { slot: Seq(1), index: session });
+    let commands = vec![Blob::copy(&[client]); commands];
+    let call = Call::Commands { session, ack: 0, first, commands };
+    let signed = Request { client: ClientId(key.public()), call }.sign(CLUSTER, &key);
+    match signed.verify(CLUSTER) {
+        Ok(request) => request,
+        Err(bad) => unreachable!("{bad}"),
+    }
+}
+
+fn admit(requests: &mut Requests, request: &Verified<SignedRequest>) -> Admission {
+    let admission = requests.admit(request.clone(), WINDOW, Seq(10));
+    requests.check();
+    admission
+}
+
+fn batch(requests: &[&Verified<SignedRequest>]) -> (Batch, Vec<Digest>) {
+    let requests: Vec<SignedRequest> = requests.iter().map(|request| (***request).clone()).collect();
+    let digests = requests.iter().map(SignedRequest::digest).collect();
+    (Batch { ts: polder_types::Timestamp(1), requests }, digests)
+}
+
+fn tick(requests: &mut Requests, elapsed_ms: u64) -> Ticked {
+    let tick = Tick { elapsed_ms, now_ms: 0, timeout_ms: 500, next: Seq(10), time_all: false };
+    requests.tick(&tick)
+}
+
+#[test]
+fn clients_and_their_sessions_are_served_in_turns_and_each_session_in_order() {
+    let mut requests = Requests::new(&Constants::default());
+    for (client, session, first) in [(1, 0, 2), (1, 0, 1), (1, 0, 3), (1, 5, 1), (2, 0, 1)] {
+        admit(&mut requests, &request(client, session, first, 1));
+    }
+    let room = 32 + 3 * request(1, 0, 1, 1).bytes();
+    let order = |taken: Vec<SignedRequest>| -> Vec<(u8, u32, u64)> {
+        let calls = taken.iter().filter_map(|signed| signed.request().ok());
+        calls
+            .filter_map(|request| match request.call {
+                Call::Commands { session, first, commands, .. } => {
+                    Some((commands.first()?.first().copied()?, session.0.index, first))
+                }
+                _ => None,
+            })
+            .collect()
+    };
+    let first = order(requests.take(Seq(10), room));
+    let second = order(requests.take(Seq(11), room));
+    requests.check();
+    assert_eq!(first.len() + second.len(), 5, "a batch is closed when it is full");
+    assert!(first.contains(&(2, 0, 1)), "another client is served before a client's second round: {first:?}");
+    assert!(first.contains(&(1, 5, 1)), "another session before a session's second request: {first:?}");
+    let of_session: Vec<_> = first.iter().chain(&second).filter(|row| row.0 == 1 && row.1 == 0).collect();
+    assert_eq!(of_session, [&(1, 0, 1), &(1, 0, 2), &(1, 0, 3)]);
+    assert!(requests.take(Seq(12), room).is_empty());
+}
+
+#[test]
+fn r6_caps_refuse_all_but_the_first_of_a_session_one_a_client() {
+    let mut requests = Requests::new(&constants());
+    for first in [11, 12, 13, 14] {
+        assert_eq!(admit(&mut requests, &request(1, 0, first, 1)), Admission::Taken);
+    }
+    assert_eq!(admit(&mut requests, &request(1, 0, 15, 1)), Admission::Busy);
+    assert_eq!(admit(&mut requests, &request(1, 0, 9, 1)), Admission::Taken, "regardless of the caps");
+    assert_eq!(admit(&mut requests, &request(1, 0, 8, 1)), Admission::Busy, "one a client");
+    assert_eq!(admit(&mut requests, &request(1, 7, 1, 1)), Admission::Busy, "its sessions in turn");
+    for client in [2, 3, 4] {
+        assert_eq!(admit(&mut requests, &request(client, 0, 1, 1)), Admission::Taken);
+    }
+    assert_eq!(admit(&mut requests, &request(2, 0, 2, 1)), Admission::Busy, "full in all");
+    assert_eq!(requests.take(Seq(10), 1 << 20).len(), 8, "what was taken regardless is proposed, too");
+    assert_eq!(admit(&mut requests, &request(1, 0, 15, 1)), Admission::Taken, "only the unproposed count");
+    requests.enter_view();
+    requests.check();
+    assert_eq!(requests.take(Seq(10), 1 << 20).len(), 9, "in a new view everything waits again");
+}
+
+#[test]
+fn r6_only_the_first_of_a_session_is_timed_and_keeps_its_time() {
+    let mut requests = Requests::new(&Constants::default());
+    let [first, second] = [request(1, 0, 1, 1), request(1, 0, 2, 1)];
+    admit(&mut requests, &second);
+    assert_eq!(tick(&mut requests, 10).forward.len(), 1);
+    tick(&mut requests, 400);
+    // A lower number comes: the other one pauses, and goes on where it was.
+    admit(&mut requests, &first);
+    tick(&mut requests, 400);
+    assert!(!tick(&mut requests, 400).overdue);
+    let (batch, digests) = batch(&[&first]);
+    requests.decide(Seq(10), &batch, &digests);
+    assert!(!tick(&mut requests, 60).overdue);
+    assert!(tick(&mut requests, 60).overdue);
+    requests.start_afresh();
+    assert!(!tick(&mut requests, 400).overdue);
+}
+
+#[test]
+fn r6_a_copy_of_what_is_decided_does_not_wait() {
+    let mut requests = Requests::new(&Constants::default());
+    let one = request(1, 0, 1, 1);
+    admit(&mut requests, &one);
+    assert_eq!(admit(&mut requests, &one), Admission::Again);
+    let (batch, digests) = batch(&[&one]);
+    requests.decide(Seq(10), &batch, &digests);
+    assert_eq!(admit(&mut requests, &one), Admission::Settled);
+    requests.execute(Seq(10), Vec::new());
+    assert_eq!(requests.waiting(), 0);
+    assert!(!requests.is_known(&one.digest()), "from then on the cache answers");
+}
+
+#[test]
+fn r6_numbers_that_another_request_has_used_up_never_execute() {
+    let mut requests = Requests::new(&Constants::default());
+    let [low, high, partly] = [request(1, 0, 1, 3), request(1, 0, 4, 2), request(1, 0, 5, 2)];
+    let packed_otherwise = request(1, 0, 1, 5);
+    for row in [&low, &high, &partly] {
+        admit(&mut requests, row);
+    }
+    let (batch, digests) = batch(&[&packed_otherwise]);
+    requests.decide(Seq(10), &batch, &digests);
+    requests.check();
+    assert_eq!(requests.waiting(), 1, "number 6 is undecided");
+    assert!(requests.is_known(&partly.digest()));
+}
+
+#[test]
+fn r6_a_request_goes_with_its_session_and_below_its_acknowledgement() {
+    let mut requests = Requests::new(&Constants::default());
+    let [gone, acknowledged, stays] = [request(1, 0, 1, 1), request(2, 0, 1, 1), request(2, 0, 9, 1)];
+    for row in [&gone, &acknowledged, &stays] {
+        admit(&mut requests, row);
+    }
+    let client = |seed: u8| ClientId(SigningKey::from_seed(&[seed; 32]).public());
+    let session = SessionId(Position { slot: Seq(1), index: 0 });
+    let moved = SessionWindow { ack: 5, high: 1_029 };
+    requests.execute(Seq(10), vec![(client(1), session, None), (client(2), session, Some(moved))]);
+    requests.check();
+    assert_eq!((requests.waiting(), requests.is_known(&stays.digest())), (1, true));
+}
