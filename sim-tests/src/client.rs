@@ -133,6 +133,15 @@ impl Client {
         self.id
     }
 
+    /// Its session, once it is open.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        match self.state {
+            State::Open { session } => Some(session),
+            State::Closed | State::Opening { .. } => None,
+        }
+    }
+
     /// Whether it has made all its requests and believes an answer to each.
     #[must_use]
     pub fn is_done(&self) -> bool {

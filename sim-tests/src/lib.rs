@@ -11,6 +11,7 @@ pub mod checkers;
 pub mod client;
 pub mod disk;
 pub mod history;
+pub mod mischief;
 pub mod network;
 pub mod random;
 pub mod run;

@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows what a message says. Channels are authenticated: a message never arrives under another's name.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::random::{Purpose, Random};
 use crate::swarm::NetworkOptions;
@@ -54,6 +54,8 @@ pub struct Network<M> {
     parties: usize,
     links: Vec<Link>,
     calm: Vec<bool>,
+    /// What was sent between healed parties, by a hash of what it says.
+    sent: BTreeSet<u64>,
     old: VecDeque<(Party, Party, M)>,
 }
 
@@ -86,6 +88,7 @@ impl<M: Clone> Network<M> {
             parties,
             links: vec![Link::default(); parties * parties],
             calm: vec![false; parties],
+            sent: BTreeSet::new(),
             old: VecDeque::new(),
         }
     }
@@ -163,6 +166,21 @@ impl<M: Clone> Network<M> {
         self.calm.get(party.0).copied().unwrap_or(false)
     }
 
+    /// Whether healed parties lose some of what they send. Such a network is fair: it loses only what it has not
+    /// carried before, so that whatever is sent again arrives.
+    #[must_use]
+    pub fn is_lossy_when_healed(&self) -> bool {
+        self.options.healed_loss_per_mille > 0
+    }
+
+    /// Whether a message between healed parties is lost. `what` stands for all that it says.
+    pub fn loses_first(&mut self, from: Party, to: Party, what: u64) -> bool {
+        self.is_calm(from)
+            && self.is_calm(to)
+            && self.sent.insert(what)
+            && self.random.chance(self.options.healed_loss_per_mille)
+    }
+
     /// Whether a message is to travel as bytes, to be decoded on arrival.
     pub fn is_encoded(&mut self) -> bool {
         self.random.chance(self.options.encoded_per_mille)
@@ -212,6 +230,7 @@ mod tests {
             replay_per_mille: 0,
             encoded_per_mille: 0,
             unwanted_per_mille: 0,
+            healed_loss_per_mille: 0,
         }
     }
 
@@ -261,6 +280,16 @@ mod tests {
         let copies = arrivals(&mut network, 0, 1, 10);
         assert_eq!(copies.len(), 10);
         assert!(copies.iter().all(|copy| copy.at_us >= 5_000));
+    }
+
+    #[test]
+    fn what_is_sent_twice_between_healed_parties_arrives() {
+        let mut network: Network<u32> = Network::new(1, NetworkOptions { healed_loss_per_mille: 500, ..options() }, 2);
+        assert!(!network.loses_first(Party(0), Party(1), 7), "not healed yet");
+        network.heal(&[Party(0), Party(1)]);
+        let lost = (0..1_000).filter(|what| network.loses_first(Party(0), Party(1), *what)).count();
+        assert!((300..700).contains(&lost));
+        assert!((0..1_000).all(|what| !network.loses_first(Party(0), Party(1), what)));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct NetworkOptions {
     pub encoded_per_mille: u64,
     /// How often a message that the receiver says it does not want is given to it all the same.
     pub unwanted_per_mille: u64,
+    /// How much healed parties still lose, of what they send for the first time.
+    pub healed_loss_per_mille: u64,
 }
 
 /// How disks behave. Times in microseconds, rates in thousandths.
@@ -52,6 +54,10 @@ pub struct FaultOptions {
     pub pause_gap_ms: u64,
     /// How long a pause lasts, in the mean.
     pub pause_ms: u64,
+    /// How many replicas are to crash again in the middle of their recovery, in thousandths.
+    pub again_per_mille: u64,
+    /// Between jumps of a wall clock.
+    pub jump_gap_ms: u64,
     /// Between splits.
     pub split_gap_ms: u64,
     /// How long a split lasts, in the mean.
@@ -79,6 +85,8 @@ pub struct LoadOptions {
     pub think_ms: u64,
     /// How many commands are reads.
     pub read_per_mille: u64,
+    /// How often somebody sends requests that can never execute, or not now: between two, in milliseconds; 0 for never.
+    pub mischief_gap_ms: u64,
     /// How many commands make the service panic (R28).
     pub panic_per_mille: u64,
     /// How long a client waits before it turns to all replicas, in milliseconds; doubles.
@@ -96,6 +104,10 @@ pub struct Options {
     pub fault_model: FaultModel,
     /// How many replicas lie; at most `r`.
     pub liars: usize,
+    /// The lies that each of them tells all the time; drawn when none is named.
+    pub lies: Vec<&'static str>,
+    /// Whether the end is watched for views that change for no reason (R5).
+    pub is_watched: bool,
     /// The constants of the epoch.
     pub constants: Constants,
     /// Fresh slots a leader keeps uncommitted.
@@ -156,17 +168,27 @@ impl Options {
         let quorum = Quorum::new(replicas, fault_model).ok();
         let liars_max = quorum.map_or(0, Quorum::liars);
         let liars = if random.chance(650) { random.range(1, liars_max as u64) as usize } else { 0 }.min(liars_max);
-        let constants = constants(&mut random);
+        let mut constants = constants(&mut random);
+        let network = network(&mut random);
+        if network.healed_loss_per_mille > 0 {
+            // What is lost comes with one of the next STATUSes: a view must last for some of them.
+            constants.timeout_max_ms = constants.timeout_max_ms.max(24 * constants.status_period_ms);
+        }
+        let disk = disk(&mut random);
+        // Only where no honest delay comes near the first time-out.
+        let is_calm = network.healed_loss_per_mille == 0 && disk.sync_us_mean <= 1_000 && constants.timeout_first_ms >= 300;
         Self {
             seed,
             replicas,
             fault_model,
             liars,
+            lies: Vec::new(),
+            is_watched: is_calm,
             pipeline_slots: random.range(1, 4).min(constants.fresh_slots_max),
             tick_ms: *random.pick(&[5, 10, 10, 20]).unwrap_or(&10),
-            chaos_ms: random.range(2_500, 6_000),
-            network: network(&mut random),
-            disk: disk(&mut random),
+            chaos_ms: random.range(3_000, 7_000),
+            network,
+            disk,
             faults: faults(&mut random, &constants),
             load: load(&mut random, &constants),
             constants,
@@ -189,7 +211,7 @@ fn cluster(random: &mut Random, model: Model) -> (usize, FaultModel) {
 fn constants(random: &mut Random) -> Constants {
     let window_slots = random.weighted(&[(2, 8), (3, 16), (1, 24), (2, 32)], 16);
     let interval_slots = if random.chance(700) { window_slots / 2 } else { window_slots / 4 };
-    let timeout_first_ms = random.range(200, 500);
+    let timeout_first_ms = random.range(120, 500);
     Constants {
         window_slots,
         interval_slots,
@@ -223,6 +245,7 @@ fn network(random: &mut Random) -> NetworkOptions {
         replay_per_mille: random.weighted(&[(1, 0), (2, 10), (1, 50)], 10),
         encoded_per_mille: 20,
         unwanted_per_mille: random.weighted(&[(2, 0), (1, 100)], 0),
+        healed_loss_per_mille: random.weighted(&[(6, 0), (2, 100), (1, 300)], 0),
     }
 }
 
@@ -237,13 +260,15 @@ fn disk(random: &mut Random) -> DiskOptions {
 
 fn faults(random: &mut Random, constants: &Constants) -> FaultOptions {
     let slowest = constants.timeout_max_ms;
-    let gap = |random: &mut Random, common: u64| if random.chance(650) { random.range(common / 2, 2 * common) } else { 0 };
+    let gap = |random: &mut Random, common: u64| if random.chance(750) { random.range(common / 2, 2 * common) } else { 0 };
     FaultOptions {
-        crash_gap_ms: gap(random, 700),
-        down_ms: random.range(20, slowest),
-        pause_gap_ms: gap(random, 1_500),
+        crash_gap_ms: gap(random, 400),
+        down_ms: if random.chance(500) { random.range(5, 200) } else { random.range(200, slowest) },
+        again_per_mille: random.weighted(&[(1, 0), (1, 300)], 0),
+        jump_gap_ms: if random.chance(200) { 800 } else { 0 },
+        pause_gap_ms: gap(random, 1_200),
         pause_ms: random.range(20, slowest),
-        split_gap_ms: gap(random, 1_200),
+        split_gap_ms: gap(random, 800),
         split_ms: random.range(50, slowest),
         skew_ms_max: random.weighted(&[(1, 0), (1, 50), (1, 200)], 0),
         stay_down: random.chance(300),
@@ -255,12 +280,13 @@ fn load(random: &mut Random, constants: &Constants) -> LoadOptions {
     let window = constants.session_window as usize;
     LoadOptions {
         clients: random.range(2, 5) as usize,
-        requests: random.range(25, 60) as usize,
+        requests: random.range(25, 80) as usize,
         in_flight: (random.range(1, 6) as usize).min(window / (2 * commands_max)).max(1),
         commands_max,
         keys: random.range(2, 8),
         think_ms: random.weighted(&[(2, 5), (3, 40), (1, 120)], 40),
         read_per_mille: 200,
+        mischief_gap_ms: random.weighted(&[(2, 0), (1, 60)], 0),
         panic_per_mille: random.weighted(&[(2, 0), (1, 20)], 0),
         retry_ms: random.range(80, 300),
     }
@@ -299,9 +325,12 @@ impl fmt::Display for Options {
         )?;
         write!(
             f,
-            " crash={} pause={} split={} clients={}x{} keys={}",
+            " crash={}/{} ms pause={}/{} ms split={}/{} ms clients={}x{} keys={}",
+            self.faults.down_ms,
             self.faults.crash_gap_ms,
+            self.faults.pause_ms,
             self.faults.pause_gap_ms,
+            self.faults.split_ms,
             self.faults.split_gap_ms,
             self.load.clients,
             self.load.requests,

@@ -142,16 +142,21 @@ pub fn is_in(set: u128, replica: ReplicaId) -> bool {
 /// A replica that lies: the kinds of lies that it tells, and which of them it is telling now.
 pub struct Liar {
     actors: Vec<(bool, Box<dyn Actor>)>,
+    is_moody: bool,
 }
 
 impl Liar {
-    /// A liar of some kinds.
+    /// A liar that tells these lies all the time; without any, one that draws its kinds.
     #[must_use]
-    pub fn draw(random: &mut Random) -> Self {
+    pub fn new(lies: &[&str], random: &mut Random) -> Self {
         let mut actors: Vec<(bool, Box<dyn Actor>)> = Vec::new();
         for make in kinds() {
-            if random.chance(350) {
-                actors.push((random.chance(600), make(random)));
+            let actor = make(random);
+            let (is_told, is_active) = (random.chance(350), random.chance(600));
+            if lies.contains(&actor.name()) {
+                actors.push((true, actor));
+            } else if lies.is_empty() && is_told {
+                actors.push((is_active, actor));
             }
         }
         if actors.is_empty() {
@@ -159,7 +164,7 @@ impl Liar {
         }
         // The order matters: what one lets pass, the next changes.
         random.shuffle(&mut actors);
-        Self { actors }
+        Self { actors, is_moody: lies.is_empty() }
     }
 
     /// Its lies, for traces.
@@ -171,7 +176,7 @@ impl Liar {
     /// Now and then it starts or stops telling one kind.
     pub fn change_mood(&mut self, random: &mut Random) {
         for (is_active, _) in &mut self.actors {
-            if random.chance(200) {
+            if self.is_moody && random.chance(200) {
                 *is_active = !*is_active;
             }
         }

@@ -1,4 +1,4 @@
-//! A leader that proposes nothing, or keeps some in the dark, as long as it leads.
+//! A leader that proposes nothing, leaves out single slots, or keeps some in the dark, as long as it leads.
 
 use polder_consensus::Message;
 use polder_node::replica::PeerMessage;
@@ -11,12 +11,14 @@ use crate::random::Random;
 pub(super) struct SilentLeader {
     hidden_from: u128,
     hides_new_views: bool,
+    /// Of the slots only those that are a multiple of this.
+    every: u64,
 }
 
 impl SilentLeader {
     pub(super) fn new(random: &mut Random) -> Self {
         let hidden_from = if random.chance(400) { u128::MAX } else { random.bits().into() };
-        Self { hidden_from, hides_new_views: random.chance(500) }
+        Self { hidden_from, hides_new_views: random.chance(500), every: random.weighted(&[(2, 1), (1, 3), (1, 5)], 1) }
     }
 }
 
@@ -27,7 +29,9 @@ impl Actor for SilentLeader {
 
     fn outgoing(&mut self, plot: &mut Plot<'_>, to: ReplicaId, message: PeerMessage) -> Vec<PeerMessage> {
         let is_hidden = match ordering(&message) {
-            Some(Message::Proposal(proposal, _)) => proposal.by == plot.me,
+            Some(Message::Proposal(proposal, _)) => {
+                proposal.by == plot.me && proposal.statement.slot.0.is_multiple_of(self.every)
+            }
             Some(Message::NewView(new_view, _)) => new_view.by == plot.me && self.hides_new_views,
             _ => false,
         };

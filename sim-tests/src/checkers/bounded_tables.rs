@@ -21,6 +21,8 @@ pub struct Sizes {
     pub above_stable: u64,
     /// Bytes of the ordering log on disk.
     pub log_bytes: u64,
+    /// The time-out, in milliseconds (R7).
+    pub timeout_ms: u64,
 }
 
 /// The bounds that follow from the constants.
@@ -40,6 +42,7 @@ pub fn bounds(constants: &Constants, quorum: Quorum) -> Sizes {
         unexecuted: 2 * window,
         above_stable: window,
         log_bytes: 4 * slots * (body + certificates) + 64 * view_change + (64 << 10),
+        timeout_ms: constants.timeout_max_ms,
     }
 }
 
@@ -54,6 +57,7 @@ pub fn check(replica: ReplicaId, held: &Sizes, bounds: &Sizes) -> Verdict {
         ("unexecuted batches", held.unexecuted, bounds.unexecuted),
         ("slots above the stable cut", held.above_stable, bounds.above_stable),
         ("bytes of log", held.log_bytes, bounds.log_bytes),
+        ("ms of time-out", held.timeout_ms, bounds.timeout_ms),
     ];
     match rows.into_iter().find(|(_, held, bound)| held > bound) {
         None => Ok(()),
@@ -77,6 +81,7 @@ mod tests {
             Sizes { unexecuted: bounds.unexecuted + 1, ..bounds },
             Sizes { above_stable: bounds.above_stable + 1, ..bounds },
             Sizes { log_bytes: bounds.log_bytes + 1, ..bounds },
+            Sizes { timeout_ms: bounds.timeout_ms + 1, ..bounds },
         ] {
             assert!(check(ReplicaId(0), &beyond, &bounds).is_err());
         }

@@ -20,11 +20,16 @@ pub(super) enum Fault {
     Pause,
     /// The network splits.
     Split,
+    /// A wall clock jumps.
+    Jump,
 }
+
+/// How far a wall clock jumps, in milliseconds: well beyond what a batch's time may be ahead (R27).
+const JUMP_MS_MAX: u64 = 2_000;
 
 impl World {
     pub(super) fn schedule_chaos(&mut self) {
-        for fault in [Fault::Crash, Fault::Pause, Fault::Split] {
+        for fault in [Fault::Crash, Fault::Pause, Fault::Split, Fault::Jump] {
             self.schedule_fault(fault);
         }
         self.schedule(self.options.chaos_ms * 1_000, Happening::Heal);
@@ -35,6 +40,7 @@ impl World {
             Fault::Crash => self.options.faults.crash_gap_ms,
             Fault::Pause => self.options.faults.pause_gap_ms,
             Fault::Split => self.options.faults.split_gap_ms,
+            Fault::Jump => self.options.faults.jump_gap_ms,
         };
         if gap_ms > 0 {
             let after_us = self.fault_random.around(gap_ms * 1_000);
@@ -51,6 +57,7 @@ impl World {
             Fault::Crash => self.doom(),
             Fault::Pause => self.pause(),
             Fault::Split => self.split(),
+            Fault::Jump => self.jump(),
         }
         Ok(())
     }
@@ -60,6 +67,20 @@ impl World {
         let is_faulty = |host: &super::Host| host.liar.is_some() || !host.is_up() || host.doom.is_some();
         let faulty = self.hosts.iter().filter(|host| is_faulty(host)).count();
         self.keyring.quorum().faults().saturating_sub(faulty)
+    }
+
+    /// A replica that has just started may be doomed to crash in the middle of its recovery.
+    pub(super) fn doom_again(&mut self, host: usize) {
+        let is_chaos = self.healed_at_us.is_none() && self.held.is_none() && self.now_us > 50_000;
+        let again_per_mille = self.options.faults.again_per_mille;
+        if is_chaos
+            && self.faults_left() > 0
+            && self.hosts[host].liar.is_none()
+            && self.fault_random.chance(again_per_mille)
+        {
+            let latest_us = self.now_us + self.fault_random.range(0, 60_000);
+            self.hosts[host].doom = Some(Doom { point: Point::Cut, latest_us });
+        }
     }
 
     /// Dooms a replica: it crashes in the middle of something. Often the leader, whose crash matters most.
@@ -121,6 +142,14 @@ impl World {
             self.give(host, event)?;
         }
         Ok(())
+    }
+
+    /// A wall clock jumps, ahead or back.
+    fn jump(&mut self) {
+        let host = self.fault_random.below(self.hosts.len());
+        let jump_ms = self.fault_random.range(0, 2 * JUMP_MS_MAX) as i64 - JUMP_MS_MAX as i64;
+        self.trace.line(format_args!("{} the wall clock of r{host} jumps to {jump_ms} ms", self.now_us));
+        self.hosts[host].skew_ms = jump_ms;
     }
 
     fn split(&mut self) {

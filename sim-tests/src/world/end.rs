@@ -1,13 +1,21 @@
 //! The healing, and what must follow from it.
 
-use polder_types::{Answer, Wire as _};
+use polder_types::{Answer, ReplicaId, View, Wire as _};
 
 use super::{Happening, World};
 use crate::checkers::progress::{self, End};
-use crate::checkers::{Verdict, exactly_once, linearizable, validity};
+use crate::checkers::{Verdict, exactly_once, linearizable, undisturbed, validity};
 use crate::client::Client;
 use crate::history::{Command, Reply};
 use crate::network::Party;
+
+/// A view that is to stay.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    view: View,
+    leader: ReplicaId,
+    until_us: u64,
+}
 
 /// How often the end is looked for, in microseconds.
 const LOOK_US: u64 = 50_000;
@@ -27,6 +35,7 @@ impl World {
                 continue;
             }
             self.hosts[host].doom = None;
+            self.hosts[host].skew_ms = self.fault_random.range(0, self.options.faults.skew_ms_max) as i64;
             if !self.hosts[host].is_up() && stay_down {
                 self.hosts[host].is_gone = true;
                 continue;
@@ -37,6 +46,9 @@ impl World {
         let healed = self.healed.iter().map(|id| Party(id.0.into()));
         let calm: Vec<Party> = healed.chain(clients.map(Party)).collect();
         self.network.heal(&calm);
+        if self.options.is_watched {
+            self.options.disk.stall_per_mille = 0;
+        }
         self.trace.line(format_args!("{} healed: {:?}", self.now_us, self.healed));
         for id in self.healed.clone() {
             let host = usize::from(id.0);
@@ -64,8 +76,50 @@ impl World {
             }
             return Ok(());
         }
+        if self.options.is_watched {
+            return self.watch(end);
+        }
         self.end = Some(end);
         Ok(())
+    }
+
+    /// R5: under a correct leader the view stays, while a client makes a request now and then.
+    fn watch(&mut self, end: End) -> Verdict {
+        let views = self.healed_views();
+        match self.watch {
+            None => match self.calm_leader() {
+                Some((view, leader)) => {
+                    let until_us = self.now_us + 5_000 * self.options.constants.timeout_max_ms;
+                    self.watch = Some(Watch { view, leader, until_us });
+                }
+                // A liar leads, or a view is changing: there is nothing to watch.
+                None => self.end = Some(end),
+            },
+            Some(watch) => {
+                undisturbed::check(watch.view, watch.leader, &views)?;
+                if self.now_us >= watch.until_us {
+                    self.end = Some(end);
+                } else if let Some(client) = self.clients.first_mut() {
+                    client.order(vec![Command::Read { key: 1 }]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn healed_views(&self) -> Vec<(ReplicaId, View)> {
+        let status = |id: &ReplicaId| self.hosts[usize::from(id.0)].replica.as_ref().map(|replica| replica.status());
+        let healed = self.healed.iter().filter_map(|id| status(id).map(|status| (*id, status.core.view)));
+        healed.collect()
+    }
+
+    /// The view that all healed replicas are in, if it has a correct leader whom nobody suspects.
+    fn calm_leader(&self) -> Option<(View, ReplicaId)> {
+        let statuses = self.healed.iter().filter_map(|id| self.hosts[usize::from(id.0)].replica.as_ref());
+        let statuses: Vec<_> = statuses.map(|replica| replica.status().core).collect();
+        let first = statuses.first()?;
+        let is_calm = statuses.iter().all(|core| core.view == first.view && core.entered && !core.suspects);
+        (is_calm && self.healed.contains(&first.leader)).then_some((first.view, first.leader))
     }
 
     fn describe_end(&self) -> End {

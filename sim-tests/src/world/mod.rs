@@ -23,7 +23,7 @@ use polder_consensus::Seen;
 use polder_executor::Frozen;
 use polder_node::replica::{Disk, Event, Replica, ReplicaConfig, Start, VerifiedPeer, verify_peer};
 use polder_types::{
-    ClientAccess, Genesis, GenesisError, Keyring, Member, NodeFrame, Nonce, ReplicaId, SignedRequest, SigningKey,
+    ClientAccess, Digest, Domain, Genesis, GenesisError, Keyring, Member, NodeFrame, Nonce, ReplicaId, SessionId, SignedRequest, SigningKey,
     Verified, decode,
 };
 
@@ -32,6 +32,7 @@ use crate::checkers::progress::End;
 use crate::checkers::{Verdict, violation};
 use crate::client::{Client, Say, Whom};
 use crate::history::History;
+use crate::mischief::Troublemaker;
 use crate::network::{Copy, Network, Party};
 use crate::random::{Purpose, Random};
 use crate::service::Lists;
@@ -88,6 +89,7 @@ enum Happening {
     Resume { host: usize, life: u64 },
     Restart { host: usize, life: u64 },
     MakeUp { host: usize },
+    Mischief,
     ClientTick { client: usize },
     Fault(chaos::Fault),
     Heal,
@@ -164,6 +166,8 @@ pub struct World {
     healed: Vec<ReplicaId>,
     answered_in_chaos: usize,
     has_read_lists: bool,
+    troublemaker: Troublemaker,
+    watch: Option<end::Watch>,
     end: Option<End>,
 }
 
@@ -193,7 +197,7 @@ impl World {
         liar_random.shuffle(&mut liars);
         liars.truncate(options.liars);
         let hosts = keyring.quorum().members().enumerate().map(|(index, id)| {
-            Host::new(id, liars.contains(&index).then(|| Liar::draw(&mut liar_random)))
+            Host::new(id, liars.contains(&index).then(|| Liar::new(&options.lies, &mut liar_random)))
         });
         let hosts: Vec<Host> = hosts.collect();
         let clients = 0..options.load.clients;
@@ -223,6 +227,8 @@ impl World {
             healed: Vec::new(),
             answered_in_chaos: 0,
             has_read_lists: false,
+            troublemaker: Troublemaker::new(seed, keyring.cluster()),
+            watch: None,
             end: None,
             hosts,
             keyring,
@@ -251,6 +257,9 @@ impl World {
         for client in 0..self.clients.len() {
             let after_us = self.order.range(0, CLIENT_TICK_US);
             self.schedule(after_us, Happening::ClientTick { client });
+        }
+        if self.options.load.mischief_gap_ms > 0 {
+            self.schedule(100_000, Happening::Mischief);
         }
         self.schedule_chaos();
         while self.end.is_none() {
@@ -317,6 +326,10 @@ impl World {
             Happening::Restart { host, life } if self.is_current(host, life) => self.restart(host),
             Happening::Arrive(copy) => self.arrive(copy),
             Happening::MakeUp { host } => self.make_up(host),
+            Happening::Mischief => {
+                self.mischief();
+                Ok(())
+            }
             Happening::ClientTick { client } => {
                 self.schedule(CLIENT_TICK_US, Happening::ClientTick { client });
                 self.client_tick(client);
@@ -393,6 +406,25 @@ impl World {
         Ok(())
     }
 
+    /// Somebody sends a request that can never execute, or not now, to some replicas.
+    fn mischief(&mut self) {
+        let after_us = self.order.range(0, 2_000 * self.options.load.mischief_gap_ms);
+        self.schedule(after_us, Happening::Mischief);
+        let sessions: Vec<SessionId> = self.clients.iter().filter_map(Client::session).collect();
+        let Some(request) = self.troublemaker.make(&sessions, self.checkers.agreement.highest()) else { return };
+        self.checkers.validity.signed(request.digest());
+        for to in 0..self.hosts.len() {
+            if self.order.chance(500) {
+                self.schedule(1_000, Happening::Arrive(Copy {
+                    at_us: self.now_us,
+                    from: Party(usize::MAX),
+                    to: Party(to),
+                    message: Parcel::Request(request.clone()),
+                }));
+            }
+        }
+    }
+
     fn client_tick(&mut self, client: usize) {
         let mut said = Vec::new();
         let from = Party(self.hosts.len() + client);
@@ -416,6 +448,13 @@ impl World {
 
     /// Hands a message to the network.
     fn post(&mut self, from: Party, to: Party, message: Parcel) {
+        if self.healed_at_us.is_some() && self.network.is_lossy_when_healed() {
+            let what = Digest::of(Domain::Seen, format!("{}>{} {message}", from.0, to.0).as_bytes());
+            let what = u64::from_le_bytes(std::array::from_fn(|index| what.0[index]));
+            if self.network.loses_first(from, to, what) {
+                return;
+            }
+        }
         if let Some(held) = &mut self.held {
             held.push(Copy { at_us: self.now_us, from, to, message });
             return;
@@ -462,6 +501,7 @@ impl World {
             let after_us = self.order.range(0, self.options.tick_ms * 1_000);
             self.schedule(after_us, Happening::Tick { host, life });
         }
+        self.doom_again(host);
         self.carry_out(host, actions)
     }
 }

@@ -99,6 +99,7 @@ impl World {
             unexecuted: status.core.committed.0.saturating_sub(status.executed.0.max(status.core.low.0)),
             above_stable: status.core.committed.0.saturating_sub(status.core.low.0),
             log_bytes: self.hosts[host].log.store().bytes_on_disk(),
+            timeout_ms: status.core.timeout_ms,
         };
         bounded_tables::check(me, &held, &self.checkers.bounds)
     }
