@@ -111,6 +111,7 @@ impl<S: Service> Replica<S> {
     /// Writes of images and of a base on one store come one after the other.
     fn install_when_free(&mut self, out: &mut Vec<Action>) {
         let Some(state) = self.catch_up.installing.clone().filter(|_| !self.images_in_flight) else { return };
+        self.plan(planner::Input::Installing, out);
         self.flush_state(Durability::Lazy, out);
         out.push(Action::InstallBase { state });
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use polder_checkpoint::planner::PlannerConfig;
 use polder_checkpoint::{Planner, Store, StoreError, Writes, recovery, transfer};
-use polder_consensus::{Config, Core, RecoveredLog};
+use polder_consensus::{Config, Core, Record, RecoveredLog};
 use polder_executor::{Executor, ExecutorConfig, Service};
 use polder_types::{
     Certificate, Checkpoint, ClusterId, Epoch, Genesis, GenesisError, Keyring, ReplicaId, Seq, Signed, SigningKey,
@@ -103,7 +103,8 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {}
 
 impl<S: Service> Replica<S> {
-    /// Opens a replica from its two stores, which are only read here.
+    /// Opens a replica from its two stores. Nothing in them is changed but what unfinished images left behind, once the
+    /// state is checked.
     ///
     /// # Errors
     ///
@@ -136,6 +137,7 @@ impl<S: Service> Replica<S> {
             Start::Memory => Core::recover(core_config, RecoveredLog { records: opened.records, base: base.clone() }),
         };
         let stable = base.as_ref().map_or(Seq::ZERO, |base| base.statement().seq);
+        let newest = newest_certificate(&opened.records, &keyring)?;
         let planner_config = PlannerConfig::new(&config.genesis.constants, keyring.quorum(), config.pipeline_slots);
         let (planner, planned) = Planner::new(planner_config, recovered);
         let statements = verified_statements(opened.checkpoints, stable, &keyring)?;
@@ -171,6 +173,10 @@ impl<S: Service> Replica<S> {
         };
         let mut out = Vec::new();
         replica.carry_out_plan(planned, &mut out);
+        // The log may know of a newer stable cut than the one that the state was restored from.
+        if let Some(certificate) = newest {
+            replica.certified(certificate, &mut out);
+        }
         replica.start(&mut out);
         Ok((replica, out))
     }
@@ -184,6 +190,17 @@ impl<S: Service> Replica<S> {
         }
         self.flush(out);
     }
+}
+
+/// The newest stable certificate in the log.
+fn newest_certificate(records: &[Record], keyring: &Keyring) -> Result<Option<Certificate<Checkpoint>>, OpenError> {
+    let proofs = records.iter().filter_map(|record| match record {
+        Record::Stable { certificate, .. } => Some(certificate),
+        _ => None,
+    });
+    let Some(newest) = proofs.max_by_key(|proof| proof.statement.seq) else { return Ok(None) };
+    let verified = newest.clone().verify(keyring, keyring.quorum().quorum());
+    verified.map(Some).map_err(|_| OpenError::Damaged("the certificate of a stable cut"))
 }
 
 /// The own statements above the restored cut: what is in the own log was signed here, and is sent again.
