@@ -132,12 +132,12 @@ impl<S: Service> Replica<S> {
         let base: Option<Certificate<Checkpoint>> = recovered.state.as_ref().map(|state| state.certificate().clone());
         let history = base.as_ref().map_or(history_genesis(cluster), |base| base.statement().history);
         let core_config = core_config(&config, &keyring);
+        let newest = newest_certificate(&opened.records, &keyring)?;
         let (core, held_back) = match start {
             Start::Genesis => Core::new(core_config),
             Start::Memory => Core::recover(core_config, RecoveredLog { records: opened.records, base: base.clone() }),
         };
         let stable = base.as_ref().map_or(Seq::ZERO, |base| base.statement().seq);
-        let newest = newest_certificate(&opened.records, &keyring)?;
         let planner_config = PlannerConfig::new(&config.genesis.constants, keyring.quorum(), config.pipeline_slots);
         let (planner, planned) = Planner::new(planner_config, recovered);
         let statements = verified_statements(opened.checkpoints, stable, &keyring)?;
