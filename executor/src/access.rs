@@ -159,15 +159,15 @@ impl<'a> Access<'a> {
         let mut bytes = 0;
         let mut left = self.limits.accesses_max.saturating_sub(self.accesses);
         let mut merged = Merged::new(self.state, &self.writes, from);
-        while let Some((key, entry)) = merged.next().filter(|(key, _)| to.is_none_or(|to| &key[..] < to)) {
+        while let Some((key, entry)) = merged.next().filter(|(key, _)| to.is_none_or(|to| *key < to)) {
             bytes += entry.bytes(key);
             if page.entries.len() >= entries_max.max(1) || (bytes > bytes_max as u64 && !page.entries.is_empty()) {
-                page.next = Some(key.clone());
+                page.next = Some(Blob::copy(key));
                 break;
             }
             let Some(fewer) = left.checked_sub(1) else { break };
             left = fewer;
-            page.entries.push((key.clone(), entry.clone()));
+            page.entries.push((Blob::copy(key), entry.clone()));
         }
         drop(merged);
         // Also fails the command when the entries were cut short above.
@@ -246,9 +246,9 @@ impl Writes {
 
 /// The entries of all key partitions in the order of their keys, a command's own writes on top.
 struct Merged<'s> {
-    sources: Vec<Box<dyn Iterator<Item = (&'s Blob, &'s Entry)> + 's>>,
+    sources: Vec<Box<dyn Iterator<Item = (&'s [u8], &'s Entry)> + 's>>,
     /// The next entry of each source.
-    heads: BinaryHeap<Reverse<(&'s Blob, usize)>>,
+    heads: BinaryHeap<Reverse<(&'s [u8], usize)>>,
     head_entries: Vec<Option<&'s Entry>>,
     writes: std::iter::Peekable<std::collections::btree_map::Range<'s, Blob, Change>>,
 }
@@ -273,17 +273,17 @@ impl<'s> Merged<'s> {
         }
     }
 
-    fn next_stored(&mut self) -> Option<(&'s Blob, &'s Entry)> {
+    fn next_stored(&mut self) -> Option<(&'s [u8], &'s Entry)> {
         let Reverse((key, source)) = self.heads.pop()?;
         let entry = self.head_entries[source].take();
         self.advance(source);
         entry.map(|entry| (key, entry))
     }
 
-    fn next(&mut self) -> Option<(&'s Blob, &'s Entry)> {
+    fn next(&mut self) -> Option<(&'s [u8], &'s Entry)> {
         loop {
             let stored = self.heads.peek().map(|Reverse((key, _))| *key);
-            let own = self.writes.peek().map(|(key, _)| *key);
+            let own = self.writes.peek().map(|(key, _)| &key[..]);
             match (stored, own) {
                 (Some(stored), Some(own)) if stored < own => return self.next_stored(),
                 (_, None) => return self.next_stored(),

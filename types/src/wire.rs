@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -43,7 +44,54 @@ impl core::error::Error for DecodeError {}
 /// none of ours has) yields no bytes, which no decoder takes for a value.
 #[must_use]
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    postcard::to_allocvec(value).unwrap_or_default()
+    // Most of what is encoded is a reply, a record or a vote: large enough at the start, it need not grow.
+    postcard::serialize_with_flavor(value, Buffer(Vec::with_capacity(128))).unwrap_or_default()
+}
+
+/// Collects what is encoded.
+struct Buffer(Vec<u8>);
+
+impl Flavor for Buffer {
+    type Output = Vec<u8>;
+
+    #[inline]
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.push(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
+/// Compares what is encoded with what is expected, without keeping it.
+struct Expected<'a>(&'a [u8]);
+
+impl Flavor for Expected<'_> {
+    /// Whether no more is expected.
+    type Output = bool;
+
+    #[inline]
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0 = self.0.strip_prefix(data).ok_or(postcard::Error::SerializeBufferFull)?;
+        Ok(())
+    }
+
+    #[inline]
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.try_extend(&[data])
+    }
+
+    fn finalize(self) -> postcard::Result<bool> {
+        Ok(self.0.is_empty())
+    }
 }
 
 /// Decodes a value from at most `bytes_max` bytes.
@@ -60,10 +108,10 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], bytes_max: usize) -
     if !rest.is_empty() {
         return Err(DecodeError::Trailing);
     }
-    if encode(&value) != bytes {
-        return Err(DecodeError::NotCanonical);
+    match postcard::serialize_with_flavor(&value, Expected(bytes)) {
+        Ok(true) => Ok(value),
+        Ok(false) | Err(_) => Err(DecodeError::NotCanonical),
     }
-    Ok(value)
 }
 
 /// What a command or a reply of an application must be: a value with one encoding. Implemented for every type that

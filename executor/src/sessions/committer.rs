@@ -85,7 +85,8 @@ impl Committer {
         *cached_bytes = cached_bytes.saturating_add(value.len() as u64);
         self.total_bytes = self.total_bytes.saturating_add(value.len() as u64);
         let partition = state.layout().of_session(session);
-        state.write(partition, Blob::copy(&row_key(session, number)), Blob::from(value), at);
+        // The front lets a number be taken once.
+        state.create(partition, Blob::copy(&row_key(session, number)), Blob::from(value), at);
     }
 
     /// Records a session that was used in the slot, at the end of it.
@@ -120,8 +121,8 @@ fn delete_up_to(state: &mut State, session: SessionId, last: &[u8], at: Position
     let first = row_key(session, 0);
     let rows = state.partition(partition).range(Bound::Included(&first));
     let rows: Vec<(Blob, u64)> = rows
-        .take_while(|(key, _)| key[..] <= *last)
-        .map(|(key, entry)| (key.clone(), entry.value.len() as u64))
+        .take_while(|(key, _)| *key <= last)
+        .map(|(key, entry)| (Blob::copy(key), entry.value.len() as u64))
         .collect();
     let mut freed = 0;
     for (key, bytes) in rows {

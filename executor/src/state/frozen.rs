@@ -161,7 +161,7 @@ impl FrozenPartition {
             if bytes > bytes_max as u64 && !entries.is_empty() {
                 return Chunk { entries, done: false };
             }
-            entries.push((key.clone(), entry.clone()));
+            entries.push((Blob::copy(key), entry.clone()));
         }
         Chunk { entries, done: true }
     }
@@ -184,7 +184,7 @@ impl PartitionBuilder {
 
     /// Adds an entry, or replaces the one under this key.
     pub fn put(&mut self, key: Blob, entry: Entry) {
-        self.0.put(key, entry);
+        self.0.put(&key, entry);
     }
 
     /// Redoes one effect.

@@ -3,6 +3,7 @@
 
 mod effects;
 mod frozen;
+mod key;
 mod layout;
 mod partition;
 
@@ -69,8 +70,13 @@ impl State {
 
     /// Puts an entry that was made from what is there.
     pub(crate) fn put(&mut self, partition: PartitionId, key: Blob, entry: Entry) {
-        self.effects.push(partition, Effect::Put { key: key.clone(), entry: entry.clone() });
-        self.partitions[usize::from(partition.0)].put(key, entry);
+        self.partitions[usize::from(partition.0)].put(&key, entry.clone());
+        self.effects.push(partition, Effect::Put { key, entry });
+    }
+
+    /// Writes a value under a key that is absent.
+    pub(crate) fn create(&mut self, partition: PartitionId, key: Blob, value: Blob, at: Position) {
+        self.put(partition, key, Entry::after(None, value, at));
     }
 
     /// Deletes what is under a key.

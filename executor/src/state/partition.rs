@@ -8,6 +8,7 @@ use polder_types::{Blob, Digest, Domain, Hasher, PartitionId, Position};
 use serde::{Deserialize, Serialize};
 
 use super::Effect;
+use super::key::Key;
 
 /// What the state holds under a key: the value, and what the digest says about its history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +72,7 @@ fn position(hasher: Hasher, position: Position) -> Hasher {
 #[derive(Clone, Debug)]
 pub(crate) struct Partition {
     pub(crate) id: PartitionId,
-    entries: OrdMap<Blob, Arc<Cell>>,
+    entries: OrdMap<Key, Arc<Cell>>,
     bytes: u64,
     last_delete: Position,
     /// The digest of this very content, shared by all clones of it; a write starts another.
@@ -83,20 +84,11 @@ impl Partition {
         Self { id, entries: OrdMap::new(), bytes: 0, last_delete: Position::default(), digest: Arc::default() }
     }
 
-    pub(crate) fn put(&mut self, key: Blob, entry: Entry) {
+    pub(crate) fn put(&mut self, key: &[u8], entry: Entry) {
         self.changed();
-        self.bytes += entry.bytes(&key);
-        match self.entries.get_mut(&key[..]) {
-            Some(cell) => {
-                self.bytes -= cell.entry.bytes(&key);
-                match Arc::get_mut(cell) {
-                    Some(cell) => *cell = Cell::new(entry),
-                    None => *cell = Arc::new(Cell::new(entry)),
-                }
-            }
-            None => {
-                self.entries.insert(key, Arc::new(Cell::new(entry)));
-            }
+        self.bytes += entry.bytes(key);
+        if let Some(replaced) = self.entries.insert(Key::new(key), Arc::new(Cell::new(entry))) {
+            self.bytes -= replaced.entry.bytes(key);
         }
     }
 
@@ -112,7 +104,7 @@ impl Partition {
 
     pub(crate) fn apply(&mut self, effect: &Effect) {
         match effect {
-            Effect::Put { key, entry } => self.put(key.clone(), entry.clone()),
+            Effect::Put { key, entry } => self.put(key, entry.clone()),
             Effect::Delete { key, at } => self.delete(key, *at),
         }
     }
@@ -127,8 +119,8 @@ impl Partition {
     }
 
     /// The entries from `from` on, in order of their keys.
-    pub(crate) fn range<'a>(&'a self, from: Bound<&[u8]>) -> impl Iterator<Item = (&'a Blob, &'a Entry)> + use<'a> {
-        self.entries.range::<_, [u8]>((from, Bound::Unbounded)).map(|(key, cell)| (key, &cell.entry))
+    pub(crate) fn range<'a>(&'a self, from: Bound<&[u8]>) -> impl Iterator<Item = (&'a [u8], &'a Entry)> + use<'a> {
+        self.entries.range::<_, [u8]>((from, Bound::Unbounded)).map(|(key, cell)| (key.bytes(), &cell.entry))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -150,7 +142,7 @@ impl Partition {
         *self.digest.get_or_init(|| {
             let mut hasher = position(Hasher::new(Domain::Partition).u64(self.entries.len() as u64), self.last_delete);
             for (key, cell) in &self.entries {
-                hasher.update(&cell.leaf(key).0);
+                hasher.update(&cell.leaf(key.bytes()).0);
             }
             hasher.finish()
         })
@@ -175,12 +167,12 @@ mod tests {
     fn a_digest_is_computed_once_for_all_versions_of_equal_content() {
         let mut living = Partition::new(PartitionId(0));
         let entry = Entry::after(None, Blob::copy(b"v"), Position::default());
-        living.put(Blob::copy(b"k"), entry.clone());
+        living.put(b"k", entry.clone());
         let (first, second) = (living.clone(), living.clone());
         let digest = first.digest();
         assert_eq!((second.digest.get(), living.digest.get()), (Some(&digest), Some(&digest)));
         // A write parts the living one from them, and what it did not touch keeps its leaf.
-        living.put(Blob::copy(b"j"), entry);
+        living.put(b"j", entry);
         assert_eq!((living.digest.get(), first.digest.get()), (None, Some(&digest)));
         assert!(living.entries.get(&b"k"[..]).is_some_and(|cell| cell.leaf.get().is_some()));
         assert_ne!(living.digest(), digest);
@@ -191,7 +183,7 @@ mod tests {
         let mut partition = Partition::new(PartitionId(0));
         let entry = |value: &[u8]| Entry::after(None, Blob::copy(value), Position::default());
         for (value, bytes) in [(&b"12"[..], 67), (b"1234", 69), (b"", 65)] {
-            partition.put(Blob::copy(b"k"), entry(value));
+            partition.put(b"k", entry(value));
             assert_eq!(partition.bytes(), bytes);
             // Also while an older version shares the entry.
             let _older = partition.clone();
