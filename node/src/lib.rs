@@ -29,3 +29,8 @@ pub mod cli;
 pub use metrics::Metrics;
 pub use node::{Node, NodeConfig, NodeError, Stores, Threads, WallClock};
 pub use report::{PeerReport, Report};
+
+/// The examples of README.md compile.
+#[cfg(all(doctest, feature = "bin"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;

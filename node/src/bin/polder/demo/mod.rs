@@ -24,7 +24,7 @@ const RECORDS: &[u8] = include_bytes!("../../../../data/unicode.tsv");
 /// What their keys begin with, in order.
 const PREFIXES: [&[u8]; 2] = [b"#", b"U+"];
 const CLIENTS: u64 = 4;
-const WRITERS: u64 = 32;
+const WRITERS: u64 = 64;
 /// The workload runs so long before the leader dies, and after it is back.
 const CALM: Duration = Duration::from_secs(5);
 /// Without the leader, at least so long.

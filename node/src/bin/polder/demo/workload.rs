@@ -1,5 +1,6 @@
 //! A mixed workload that knows what it was told: every acknowledged write is in its ledger.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -193,11 +194,19 @@ impl Ledger {
 
     /// Reads every key back. Each was written by one writer alone: its version is the number of writes executed.
     pub(super) async fn verify(&self, kv: &KvClient) -> anyhow::Result<Faults> {
+        let prefix = format!("demo/{:03}/", self.writer).into_bytes();
+        let mut found = BTreeMap::new();
+        let mut from = Some(prefix.clone());
+        while let Some(first) = from.take() {
+            let page = kv.prefix_after(&prefix, &first, 0).await?;
+            found.extend(page.entries.into_iter().map(|entry| (entry.key.to_vec(), entry)));
+            from = page.next.map(|next| next.to_vec());
+        }
         let mut faults = Faults { lost: self.stale, twice: 0 };
         for (at, row) in self.rows.iter().enumerate() {
-            let item = kv.get(&key(self.writer, at)).await?;
-            let (value, version) = item.map(|item| (item.value.to_vec(), item.revision.version)).unwrap_or_default();
-            faults += row.compare(&value, version);
+            let entry = found.get(&key(self.writer, at));
+            let value = entry.map_or(&[][..], |entry| &entry.value);
+            faults += row.compare(value, entry.map_or(0, |entry| entry.revision.version));
         }
         Ok(faults)
     }
