@@ -84,6 +84,39 @@ fn r4_joins_at_u_plus_1_moves_at_q_and_votes_on_meanwhile() {
 }
 
 #[test]
+fn r4_r_plus_1_are_not_enough_to_join() {
+    // n = 6, r = 1: u = 2, q = 4.
+    let mut solo = Solo::new(6, 1, 1);
+    for by in [2, 3] {
+        solo.give(by, solo.suspect(by, 0));
+    }
+    assert!(!solo.suspects());
+    solo.give(4, solo.suspect(4, 0));
+    assert_eq!(solo.core.status().view, View(1));
+}
+
+#[test]
+fn r4_a_suspect_that_status_shows_missing_is_sent_again() {
+    let mut solo = Solo::new(4, 1, 1);
+    solo.wait(900);
+    assert!(solo.suspects());
+    solo.sent.clear();
+    solo.give(2, empty_status());
+    assert!(solo.has_sent(is_suspect));
+}
+
+#[test]
+fn r4_after_a_restart_the_certificate_is_still_held_and_relayed() {
+    let mut solo = Solo::new(4, 1, 2);
+    solo.leave(0);
+    let log = RecoveredLog { records: solo.log.clone(), base: None };
+    let mut again = Solo::with(4, 1, 2, constants(), Some(log));
+    assert_eq!(again.core.status().view, View(1));
+    again.give(3, empty_status());
+    assert!(again.has_sent(|message| matches!(message, Message::Suspects(_))));
+}
+
+#[test]
 fn r4_a_certificate_is_valid_for_ever_and_skips_views() {
     let mut solo = Solo::new(4, 1, 1);
     solo.leave(6);
@@ -172,6 +205,41 @@ fn r6_while_it_lags_requests_do_not_count() {
 }
 
 #[test]
+fn r6_a_gap_in_the_window_is_no_lag() {
+    let mut solo = Solo::new(4, 1, 1);
+    let request = solo.request(50, 1).verify(solo.keyring.cluster()).unwrap();
+    solo.step(Input::Request { request, window: WINDOW });
+    solo.give(0, solo.propose(0, 3, &batch(3)));
+    solo.wait(250);
+    assert!(solo.suspects());
+}
+
+#[test]
+fn r7_the_time_out_is_bounded_whatever_the_view() {
+    let mut solo = Solo::new(4, 1, 2);
+    (0..12).for_each(|view| solo.leave(view));
+    assert_eq!(solo.core.status().timeout_ms, constants().timeout_max_ms);
+}
+
+#[test]
+fn r8_nothing_is_voted_in_a_view_that_was_left() {
+    for (n, r) in [(4, 1), (3, 0)] {
+        let mut solo = Solo::new(n, r, 1);
+        let bytes = batch(1);
+        if r > 0 {
+            solo.give(0, solo.propose(0, 1, &bytes));
+        }
+        solo.leave(0);
+        solo.sent.clear();
+        solo.give(0, solo.propose(0, 1, &bytes));
+        for by in [0, 1, 2] {
+            solo.give(by, solo.vote(by, Phase::Prepare, 0, 1, &bytes));
+        }
+        assert!(!solo.has_sent(|message| matches!(message, Message::Vote(_))), "{n} {r}");
+    }
+}
+
+#[test]
 fn r8_a_leader_says_nothing_before_its_view_is_durable() {
     let mut solo = Solo::with(4, 1, 0, constants(), None);
     assert!(matches!(solo.log[0], Record::Entered { .. }), "view 0 included");
@@ -245,6 +313,31 @@ fn r9_a_backup_computes_the_start_itself_and_pulls_what_it_lacks_before_it_votes
         solo.give(3 % n as u8, solo.propose(3, 3, &batch(8)));
         assert!(solo.has_sent(voted(phase, 3)) && !solo.has_sent(voted(phase, 2)));
     }
+}
+
+#[test]
+fn r9_the_highest_view_wins_over_the_most_common() {
+    let mut solo = Solo::new(4, 1, 2);
+    solo.leave(2);
+    let [common, highest] = [batch(1), batch(2)];
+    let (of_0, of_1) = (vec![solo.entry(0, 1, &common)], vec![solo.entry(1, 1, &highest)]);
+    let entries = [of_0.clone(), of_1, of_0];
+    let enclosed = (0..).zip(entries).map(|(by, entries)| solo.change(by, 3, None, entries)).collect();
+    solo.give(3, solo.new_view(3, enclosed));
+    [common, highest.clone()].into_iter().for_each(|bytes| solo.give(1, Message::Body(bytes)));
+    let digest = Batch::digest(&highest);
+    assert!(solo.has_sent(|message| matches!(message, Message::Vote(vote) if vote.statement.digest == digest)));
+}
+
+#[test]
+fn r9_a_new_view_is_judged_by_what_it_encloses_not_by_what_is_held() {
+    let mut solo = Solo::new(4, 1, 2);
+    solo.leave(0);
+    let bytes = batch(1);
+    let (signed, body) = solo.change(3, 1, None, vec![solo.entry(0, 1, &bytes)]);
+    solo.offer(3, Message::ViewChange(signed, body));
+    solo.give(1, solo.new_view(1, [0, 1, 3].map(|by| solo.change(by, 1, None, Vec::new())).into()));
+    assert!(solo.core.status().entered);
 }
 
 #[test]
@@ -359,6 +452,19 @@ fn r11_commit_waits_for_the_body() {
     solo.give(3, Message::Body(bytes));
     assert!(solo.has_sent(voted(Phase::Commit, 1)), "the certificate is enough, without the proposal");
     assert_eq!(solo.delivered.len(), 1);
+}
+
+#[test]
+fn r11_bodies_of_a_view_that_was_left_go_unless_they_are_entries() {
+    let mut solo = Solo::new(4, 1, 1);
+    let [prepared, accepted] = [batch(1), batch(2)];
+    solo.give(0, solo.propose(0, 1, &prepared));
+    solo.give(0, solo.propose(0, 2, &accepted));
+    [0, 2].into_iter().for_each(|by| solo.give(by, solo.vote(by, Phase::Prepare, 0, 1, &prepared)));
+    solo.leave(0);
+    solo.sent.clear();
+    [&prepared, &accepted].into_iter().for_each(|b| solo.give(3, Message::Fetch(Fetch::Body(Batch::digest(b)))));
+    assert_eq!(solo.sent, [Message::Body(prepared)]);
 }
 
 #[test]

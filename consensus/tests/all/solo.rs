@@ -108,6 +108,8 @@ impl Solo {
                 }
                 Output::Send { message, .. } => self.sent.push(message.message().clone()),
                 Output::Deliver(batch) => {
+                    let decoded = Batch::from_blob(&batch.bytes, usize::MAX).unwrap_or_else(|_| Batch::no_op());
+                    assert_eq!(*batch.batch, decoded, "what is executed is what the digest covers");
                     self.delivered.push((batch.slot, batch.digest));
                     if self.executes {
                         next.push(Input::Executed { slot: batch.slot, windows: Vec::new() });
