@@ -102,7 +102,11 @@ impl<S: Service> Replica<S> {
     /// The state is complete and checked: it counts as executed only when it is declared on the own disk (R29).
     fn install(&mut self, state: CertifiedState, out: &mut Vec<Action>) {
         if state.cut() <= self.executor.executed() {
-            return; // The batches came after all.
+            // The batches came after all. The core learns that this fetch is over: it may have asked for a newer cut
+            // meanwhile, and asks again.
+            let certificate = state.certificate().clone();
+            self.queue.push_back(polder_consensus::Input::Restored { certificate });
+            return;
         }
         self.catch_up.installing = Some(state);
         self.install_when_free(out);

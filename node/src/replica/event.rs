@@ -83,7 +83,7 @@ pub enum Action {
         writes: Writes,
         /// Whether they must be synced before [`Event::Written`].
         durability: Durability,
-        /// Increases by one with each write on that disk.
+        /// Increases by one with each write on that disk, from 1.
         ticket: u64,
     },
     /// Compute the digests of the snapshot, off the path of commands; then give [`Event::Digested`].

@@ -107,6 +107,8 @@ pub(super) struct OwnHighest {
     low: Seq,
 }
 
+/// The number of the first write on a disk. Drivers count what is done from 0 up, so no write has that number.
+pub(super) const FIRST_TICKET: u64 = 1;
 const ROWS_A_SCAN: usize = 1_024;
 const ROW_BYTES_MAX: usize = 16 << 20;
 
@@ -158,7 +160,7 @@ impl Log {
             chain,
             rows: VecDeque::new(),
             stable_index: first,
-            ticket: 0,
+            ticket: FIRST_TICKET,
             writes: Writes::default(),
             sync: false,
             then: Vec::new(),
@@ -440,6 +442,7 @@ mod tests {
     #[test]
     fn r8_nothing_leaves_before_its_record_is_written() {
         let (mut log, store) = filled(&[]);
+        assert!(log.ticket > FIRST_TICKET && FIRST_TICKET > 0, "zero means that nothing is written yet");
         log.append(entered(0), vec![Then::Ticket(Ticket::Entered(View(0)))]);
         let Some(Action::Write { ticket, durability, .. }) = apply(&mut log, &store).pop() else {
             unreachable!("an entry is written")

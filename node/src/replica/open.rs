@@ -17,7 +17,7 @@ use super::Replica;
 use super::catch_up::CatchUp;
 use super::cuts::Statements;
 use super::event::Action;
-use super::log::Log;
+use super::log::{FIRST_TICKET, Log};
 use super::memory::Memory;
 
 /// What a replica is told at its start.
@@ -160,7 +160,7 @@ impl<S: Service> Replica<S> {
             queue: VecDeque::new(),
             held_back,
             state_writes: Writes::default(),
-            state_ticket: 0,
+            state_ticket: FIRST_TICKET,
             frontiers: BTreeMap::new(),
             digesting: BTreeMap::new(),
             history,
