@@ -36,7 +36,7 @@ const PENALTY_TICKS: u32 = 100;
 /// Something whose signatures are to be checked.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Peer { from: ReplicaId, message: PeerMessage },
+    Peer { from: ReplicaId, message: Box<PeerMessage> },
     Client { connection: u64, client: ClientId, request: SignedRequest },
 }
 
@@ -150,7 +150,7 @@ impl Admission {
     }
 
     /// Takes a replica's message; false: it is dropped.
-    pub(crate) fn peer(&mut self, from: ReplicaId, message: PeerMessage, bytes: usize) -> bool {
+    pub(crate) fn peer(&mut self, from: ReplicaId, message: Box<PeerMessage>, bytes: usize) -> bool {
         let load = self.peer_loads.entry(from).or_default();
         if load.exceeds(PEER_MESSAGES_MAX, PEER_BYTES_MAX, bytes) {
             return false;
@@ -253,7 +253,7 @@ impl Checker {
     fn check(&mut self, job: Job) -> Checked {
         match job {
             Job::Peer { from, message } => {
-                let outcome = verify_peer(&self.keyring, &self.genesis.constants, &mut self.seen, message);
+                let outcome = verify_peer(&self.keyring, &self.genesis.constants, &mut self.seen, *message);
                 Checked::Peer { from, outcome }
             }
             Job::Client { connection, client, request } => {
@@ -358,8 +358,8 @@ mod tests {
         Constants { admitted_per_client_max: 4, admitted_max: 10, ..Constants::default() }
     }
 
-    fn ask(nonce: u64) -> PeerMessage {
-        PeerMessage::MemoryAsk { nonce }
+    fn ask(nonce: u64) -> Box<PeerMessage> {
+        Box::new(PeerMessage::MemoryAsk { nonce })
     }
 
     fn from(job: Option<Job>) -> Option<String> {
@@ -455,7 +455,7 @@ mod tests {
     fn after_the_quorum_no_signature_is_checked() {
         let mut admission = Admission::new(&constants());
         let vote = polder_consensus::Message::Fetch(polder_consensus::Fetch::Body(Digest::ZERO));
-        assert!(admission.peer(ReplicaId(1), PeerMessage::Ordering(vote), 10));
+        assert!(admission.peer(ReplicaId(1), Box::new(PeerMessage::Ordering(vote)), 10));
         let mut unwanted = 0;
         assert!(admission.next(|_| false, || unwanted += 1).is_none());
         assert_eq!(unwanted, 1);

@@ -21,6 +21,7 @@ pub struct Metrics {
     pub(crate) requests_busy: IntCounter,
     pub(crate) requests_bad: IntCounter,
     pub(crate) replies: IntCounter,
+    pub(crate) commands: IntCounter,
     pub(crate) peer_messages: IntCounter,
     pub(crate) peer_messages_unwanted: IntCounter,
     pub(crate) peer_messages_bad: IntCounterVec,
@@ -121,6 +122,7 @@ impl Metrics {
             requests_busy: counter(r, "polder_requests_busy_total", "Client requests not taken for want of room")?,
             requests_bad: counter(r, "polder_requests_bad_total", "Client requests with a bad signature")?,
             replies: counter(r, "polder_replies_total", "Replies sent to clients")?,
+            commands: counter(r, "polder_commands_total", "Commands executed since the start, copies left out")?,
             peer_messages: counter(r, "polder_peer_messages_total", "Messages received from replicas")?,
             peer_messages_unwanted: counter(
                 r,

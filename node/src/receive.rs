@@ -33,7 +33,7 @@ impl Inlet {
 #[derive(Debug)]
 pub(crate) enum Inbound {
     /// A replica's message.
-    Peer { from: ReplicaId, message: PeerMessage, bytes: usize },
+    Peer { from: ReplicaId, message: Box<PeerMessage>, bytes: usize },
     /// A replica sent what is no message.
     BadPeer { from: ReplicaId },
     /// A client has connected.
@@ -83,7 +83,7 @@ async fn read_replica(from: ReplicaId, connection: Connection, mut inbox: Inbox,
     tracing::debug!(%from, "a replica has connected");
     while let Some((_, frame)) = inbox.recv().await {
         let next = match decode::<PeerMessage>(&frame, frame_bytes_max) {
-            Ok(message) => Inbound::Peer { from, message, bytes: frame.len() },
+            Ok(message) => Inbound::Peer { from, message: Box::new(message), bytes: frame.len() },
             Err(error) => {
                 tracing::warn!(%from, %error, "a replica sent what is no message");
                 connection.close("that is no message");

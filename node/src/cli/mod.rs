@@ -33,12 +33,13 @@ use polder_executor::Service;
 const ERROR: u8 = 2;
 
 type Running = Pin<Box<dyn Future<Output = anyhow::Result<ExitCode>>>>;
+type Start = Box<dyn FnOnce(&ArgMatches) -> anyhow::Result<Running>>;
 
 /// Verbs that a binary adds to the generic ones.
 pub struct ExtraVerbs {
     augment: fn(Command) -> Command,
     has: fn(&str) -> bool,
-    run: Box<dyn FnOnce(&ArgMatches) -> anyhow::Result<Running>>,
+    run: Start,
 }
 
 impl ExtraVerbs {

@@ -28,7 +28,7 @@ impl<S: Service> EventLoop<S> {
                         Disk::State => (&mut self.state, &self.stores.state),
                     };
                     match end.write(store.as_ref(), pending)? {
-                        Asked::Written(event) => self.events.push_back(event),
+                        Asked::Written => self.events.push_back(Event::Written { disk, ticket }),
                         Asked::Waiting => {}
                         Asked::ThreadGone => return Err(self.why_gone()),
                     }
@@ -48,7 +48,7 @@ impl<S: Service> EventLoop<S> {
                     self.metrics.image_partitions.inc_by(partitions.len() as u64);
                     self.do_slowly(SlowJob::WriteImages { cut, partitions })?;
                 }
-                Action::Executed { .. } => {}
+                Action::Executed { commands, .. } => self.metrics.commands.inc_by(commands.into()),
                 Action::Evidence(evidence) => {
                     let culprit = evidence.culprit();
                     self.metrics.evidence.with_label_values(&[&culprit.0.to_string()]).inc();
@@ -146,7 +146,7 @@ impl<S: Service> EventLoop<S> {
 /// What became of a write.
 enum Asked {
     /// It is done: there is no thread for it.
-    Written(Event),
+    Written,
     /// The disk's thread has it.
     Waiting,
     /// The disk's thread has ended.
@@ -160,7 +160,7 @@ impl DiskEnd {
         self.asked = ticket;
         let Some(jobs) = &self.jobs else {
             self.told = disk::apply(store, pending, 1, &self.metrics)?;
-            return Ok(Asked::Written(Event::Written { disk: self.disk, ticket }));
+            return Ok(Asked::Written);
         };
         self.waiting.push_back((ticket, bytes));
         self.bytes += bytes;

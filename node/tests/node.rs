@@ -1,0 +1,239 @@
+//! Whole nodes over real sockets, with stores in memory: with threads of their own, and with none, as in a simulation.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use polder_checkpoint::{MemStore, Store};
+use polder_executor::{Access, Footprint, Service, Span};
+use polder_node::replica::Start;
+use polder_node::{Node, NodeConfig, NodeError, Stores, Threads};
+use polder_transport::{Config, Connection, Endpoint, Inbox, Lane, Lanes, Limits, Wiring};
+use polder_types::{
+    Answer, Application, Blob, Call, ClientAccess, ClientFrame, ClientId, ClusterFile, Constants, FaultModel,
+    NodeFrame, ReplicaEntry, ReplicaId, Reply, Request, Seq, Signature, SignedRequest, SigningKey, Timestamp, decode,
+    encode,
+};
+
+/// Longer than anything here takes, unless it is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One counter: a command adds to it and is answered the sum.
+#[derive(Default)]
+struct Counter;
+
+impl Application for Counter {
+    type Command = u64;
+    type Reply = u64;
+}
+
+impl Service for Counter {
+    fn footprint(&self, _: &u64) -> Footprint {
+        Footprint::writes(vec![Span::Key(b"sum".to_vec())])
+    }
+
+    fn execute(&self, _: Timestamp, add: &u64, state: &mut Access<'_>) -> u64 {
+        let before = state.get(b"sum").map_or(0, |entry| decode::<u64>(&entry.value, 10).unwrap());
+        state.put(b"sum", Blob::from(encode(&(before + add))));
+        before + add
+    }
+}
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32])
+}
+
+/// Four nodes, and what a client needs to know.
+struct Net {
+    cluster: ClusterFile,
+    nodes: Vec<Node>,
+    logs: Vec<Arc<MemStore>>,
+}
+
+impl Net {
+    fn start(threads: Threads, change: impl FnOnce(&mut Constants)) -> Self {
+        let wirings: Vec<Wiring> = (0..4).map(|_| Wiring::real(([127, 0, 0, 1], 0).into()).unwrap()).collect();
+        let entry = |(id, wiring): (u8, &Wiring)| ReplicaEntry {
+            address: wiring.socket.local_addr().unwrap().to_string(),
+            identity: key(10 + id).public(),
+            signing: key(20 + id).public(),
+        };
+        let mut constants = Constants::default();
+        change(&mut constants);
+        let cluster = ClusterFile {
+            nonce: Default::default(),
+            fault_model: FaultModel::Byzantine,
+            constants,
+            clients: ClientAccess { open: true, keys: Vec::new() },
+            replicas: (0..).zip(&wirings).map(entry).collect(),
+        };
+        let logs: Vec<Arc<MemStore>> = (0..4).map(|_| Arc::default()).collect();
+        let nodes = (0..).zip(wirings).zip(&logs).map(|((id, wiring), log)| {
+            let config = NodeConfig {
+                me: ReplicaId(id),
+                cluster: cluster.clone(),
+                identity: key(10 + id),
+                signing: key(20 + id),
+                pipeline_slots: 4,
+                start: Start::Genesis,
+                nonce: id.into(),
+                threads,
+                wall_clock: Arc::new(|| Timestamp(1_000)),
+            };
+            let stores = Stores { log: log.clone() as Arc<dyn Store>, state: Arc::new(MemStore::new()) };
+            Node::start(&config, Arc::new(Counter), wiring, stores, || Ok(())).unwrap()
+        });
+        Self { nodes: nodes.collect(), cluster, logs }
+    }
+
+    async fn wait_until_ready(&self) {
+        for node in &self.nodes {
+            let mut report = node.report();
+            let ready = report.wait_for(|report| report.as_ref().is_some_and(|report| report.ready().is_ok()));
+            tokio::time::timeout(PATIENCE, ready).await.unwrap().unwrap();
+        }
+    }
+
+    async fn client(&self, seed: u8) -> Client {
+        let cluster = self.cluster.genesis().cluster();
+        let config = Config { identity: key(seed), cluster, limits: Limits::new(&self.cluster.constants) };
+        let endpoint = Endpoint::dialing(config, Wiring::real_dialing().unwrap()).unwrap();
+        let mut connections = Vec::new();
+        for entry in &self.cluster.replicas {
+            let connected = endpoint.connect(&entry.address, entry.identity, Lanes::CLIENT).await.unwrap();
+            connections.push(connected);
+        }
+        Client { key: key(seed), cluster, connections, _endpoint: endpoint }
+    }
+}
+
+/// A client that does nothing by itself.
+struct Client {
+    key: SigningKey,
+    cluster: polder_types::ClusterId,
+    connections: Vec<(Connection, Inbox)>,
+    _endpoint: Endpoint,
+}
+
+impl Client {
+    fn sign(&self, call: Call) -> SignedRequest {
+        Request { client: ClientId(self.key.public()), call }.sign(self.cluster, &self.key)
+    }
+
+    fn send(&self, replica: usize, frame: &ClientFrame) {
+        self.connections[replica].0.try_send(Lane::Client, Bytes::from(encode(frame))).unwrap();
+    }
+
+    async fn next(&mut self, replica: usize) -> Option<NodeFrame> {
+        let frame = tokio::time::timeout(PATIENCE, self.connections[replica].1.recv()).await.unwrap();
+        frame.map(|(_, frame)| decode(&frame, usize::MAX).unwrap())
+    }
+
+    /// The first reply that a replica sends.
+    async fn reply(&mut self, replica: usize) -> Reply {
+        loop {
+            if let NodeFrame::Replies(mut replies) = self.next(replica).await.unwrap() {
+                assert_eq!(replies.len(), 1);
+                return replies.remove(0);
+            }
+        }
+    }
+}
+
+async fn four_nodes_answer_alike(threads: Threads) {
+    let net = Net::start(threads, |constants| constants.interval_slots = 2);
+    net.wait_until_ready().await;
+    let mut client = net.client(1).await;
+    // Sent to the leader alone; every replica answers.
+    client.send(0, &ClientFrame::Request(client.sign(Call::Open { nonce: [7; 16], cut: Seq::ZERO })));
+    let opened = client.reply(0).await.answer;
+    let Answer::Opened(session) = opened else { unreachable!("{opened:?}") };
+    for replica in 1..4 {
+        assert_eq!(client.reply(replica).await.answer, opened);
+    }
+    for number in 1..=10u64 {
+        let commands = vec![Blob::from(encode(&number))];
+        let call = Call::Commands { session, ack: number - 1, first: number, commands };
+        client.send(0, &ClientFrame::Request(client.sign(call)));
+        let sum = Answer::Done(Blob::from(encode(&(number * (number + 1) / 2))));
+        for replica in 0..4 {
+            assert_eq!(client.reply(replica).await.answer, sum);
+        }
+    }
+    // Cuts were certified, and what a client is told of them comes from the same report.
+    for node in &net.nodes {
+        let mut report = node.report();
+        let stable = report.wait_for(|report| report.as_ref().is_some_and(|report| report.status.stable >= Seq(8)));
+        tokio::time::timeout(PATIENCE, stable).await.unwrap().unwrap();
+    }
+    for mut node in net.nodes {
+        node.stop();
+        tokio::time::timeout(PATIENCE, node.ended()).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_nodes_with_threads_of_their_own_answer_alike_and_end_when_told() {
+    four_nodes_answer_alike(Threads::Own { verify: 2 }).await;
+}
+
+#[tokio::test]
+async fn four_nodes_without_threads_answer_alike_and_end_when_told() {
+    four_nodes_answer_alike(Threads::Inline).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r20_a_bad_signature_closes_the_channel_and_disturbs_nobody() {
+    let net = Net::start(Threads::Own { verify: 1 }, |_| {});
+    net.wait_until_ready().await;
+    let (mut liar, mut other) = (net.client(1).await, net.client(2).await);
+    for replica in 0..4 {
+        let mut request = liar.sign(Call::Open { nonce: [1; 16], cut: Seq::ZERO });
+        request.signature = Signature([3; 64]);
+        liar.send(replica, &ClientFrame::Request(request));
+        while liar.next(replica).await.is_some() {}
+        let ended = tokio::time::timeout(PATIENCE, liar.connections[replica].0.closed()).await.unwrap().to_string();
+        assert!(ended.contains("the signature does not verify"), "{ended}");
+    }
+    other.send(0, &ClientFrame::Request(other.sign(Call::Open { nonce: [2; 16], cut: Seq::ZERO })));
+    assert!(matches!(other.reply(3).await.answer, Answer::Opened(_)));
+    for node in &net.nodes {
+        assert_eq!(node.report().borrow().as_ref().unwrap().status.core.view_changes, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_says_where_and_how_it_is() {
+    let net = Net::start(Threads::Own { verify: 1 }, |_| {});
+    net.wait_until_ready().await;
+    let mut client = net.client(1).await;
+    assert!(matches!(client.next(2).await, Some(NodeFrame::At { cut: Seq::ZERO, .. })), "unasked");
+    client.send(2, &ClientFrame::Status);
+    let Some(NodeFrame::Status(status)) = client.next(2).await else { unreachable!() };
+    assert_eq!((status.replica, status.is_leader, status.is_ready), (ReplicaId(2), false, true));
+}
+
+/// R19: nothing is retried over a failed write, and the others go on.
+async fn a_failed_write_ends_the_node(threads: Threads) {
+    let mut net = Net::start(threads, |_| {});
+    net.wait_until_ready().await;
+    net.logs[3].fail_at(1);
+    let mut client = net.client(1).await;
+    client.send(0, &ClientFrame::Request(client.sign(Call::Open { nonce: [7; 16], cut: Seq::ZERO })));
+    let ended = tokio::time::timeout(PATIENCE, net.nodes[3].ended()).await.unwrap();
+    assert!(matches!(ended, Err(NodeError::Store(_))), "{ended:?}");
+    for replica in 0..3 {
+        assert!(matches!(client.reply(replica).await.answer, Answer::Opened(_)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r19_a_failed_write_ends_a_node_with_threads() {
+    a_failed_write_ends_the_node(Threads::Own { verify: 1 }).await;
+}
+
+#[tokio::test]
+async fn r19_a_failed_write_ends_a_node_without_threads() {
+    a_failed_write_ends_the_node(Threads::Inline).await;
+}
