@@ -4,6 +4,7 @@
 
 mod clusters;
 mod liars;
+mod parts;
 mod random;
 mod rules;
 mod solo;
