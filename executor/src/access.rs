@@ -244,9 +244,12 @@ impl Writes {
     }
 }
 
+/// The entries of one partition, in order.
+type Source<'s> = Box<dyn Iterator<Item = (&'s [u8], &'s Entry)> + 's>;
+
 /// The entries of all key partitions in the order of their keys, a command's own writes on top.
 struct Merged<'s> {
-    sources: Vec<Box<dyn Iterator<Item = (&'s [u8], &'s Entry)> + 's>>,
+    sources: Vec<Source<'s>>,
     /// The next entry of each source.
     heads: BinaryHeap<Reverse<(&'s [u8], usize)>>,
     head_entries: Vec<Option<&'s Entry>>,

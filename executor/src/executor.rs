@@ -37,6 +37,10 @@ pub struct Executor<S: Service> {
     executed: Seq,
 }
 
+/// Sessions with their windows: the acknowledged number and the highest that would execute now; none for a session that
+/// is gone.
+pub type Windows = Vec<(ClientId, SessionId, Option<(u64, u64)>)>;
+
 /// What became of a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Executed {
@@ -48,9 +52,8 @@ pub struct Executed {
     pub replies: Vec<(ClientId, Reply)>,
     /// What changed.
     pub effects: Effects,
-    /// The sessions that changed: the acknowledged number and the highest that would execute now; none for a session
-    /// that is gone (R26).
-    pub windows: Vec<(ClientId, SessionId, Option<(u64, u64)>)>,
+    /// The sessions that changed (R26), in order of their ids.
+    pub windows: Windows,
     /// Commands of the service that ran, failing ones and ones that were read again included; copies answered from the
     /// cache are not.
     pub commands: u32,
@@ -217,12 +220,7 @@ impl<S: Service> Executor<S> {
     }
 
     /// Records what was decided and what came of it, in order, and answers.
-    #[allow(clippy::type_complexity)]
-    fn commit(
-        &mut self,
-        plan: Plan<S::Command>,
-        mut outcomes: Outcomes,
-    ) -> (Vec<(ClientId, Reply)>, Vec<(ClientId, SessionId, Option<(u64, u64)>)>) {
+    fn commit(&mut self, plan: Plan<S::Command>, mut outcomes: Outcomes) -> (Vec<(ClientId, Reply)>, Windows) {
         let mut replies = Vec::with_capacity(plan.steps.len());
         for step in plan.steps {
             match step {

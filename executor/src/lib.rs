@@ -24,7 +24,7 @@ mod state;
 mod system;
 
 pub use access::{Access, Limits, Page};
-pub use executor::{Executed, Executor, ExecutorConfig};
+pub use executor::{Executed, Executor, ExecutorConfig, Windows};
 pub use footprint::{Footprint, Span, prefix_end};
 pub use lookup::Lookup;
 pub use service::Service;

@@ -71,7 +71,7 @@ impl<S: Service> Executor<S> {
             return Lookup::Order { window: Some((0, 0)), known: Vec::new() };
         }
         let (mut known, mut order, mut never) = (Vec::new(), false, false);
-        for (number, bytes) in (first..).zip(commands) {
+        for (bytes, number) in commands.iter().zip(first..) {
             let command = Reply::command_digest(bytes);
             let numbered = Numbered { session, number };
             let verdict = open.map(|open| (open.judge(number, &command), number > open.window().1));

@@ -8,6 +8,7 @@ use polder_types::{
 
 use crate::Service;
 use crate::command::{Admission, Task, prepare};
+use crate::executor::Windows;
 use crate::schedule::TaskId;
 use crate::sessions::{Front, Meta, Opened, Opening, Verdict};
 use crate::system::Clock;
@@ -60,7 +61,7 @@ pub(crate) struct Plan<C> {
     /// The sessions that were used, as they are at the end, with the last use.
     pub(crate) used: Vec<(SessionId, Meta, Position)>,
     /// As [`crate::Executed::windows`].
-    pub(crate) windows: Vec<(ClientId, SessionId, Option<(u64, u64)>)>,
+    pub(crate) windows: Windows,
 }
 
 /// Walks over a batch.
@@ -141,7 +142,8 @@ impl<'a, S: Service> Planner<'a, S> {
             open.used_ms = self.clock.session_ms;
             self.touched.insert(session, (client, self.next));
         }
-        for (number, bytes) in (first..).zip(commands) {
+        // In this order: the numbers are not asked for one beyond the last command, which might not exist.
+        for (bytes, number) in commands.iter().zip(first..) {
             let at = self.next;
             self.next.index = self.next.index.saturating_add(1);
             let command = Reply::command_digest(bytes.as_ref());

@@ -10,14 +10,14 @@ use crate::world::{World, answers, constants, failed, read, saw};
 fn fails(constants: Constants, script: Script, failure: Failure) {
     let mut world = World::new(constants);
     let session = world.open(1);
-    let request = world.commands(1, session, 0, 1, &[script]);
-    let executed = world.slot(&[request.clone()]);
+    let request = world.commands(1, session, 0, 1, [script]);
+    let executed = world.slot([request.clone()]);
     assert_eq!(answers(&executed), [failed(failure)]);
     assert_eq!(executed.failures, [(failure, 1)].into());
     let keys = world.config.genesis.constants.partitions;
     assert!(executed.effects.keys().all(|partition| partition.0 >= keys), "it has effects");
     assert_eq!(world.executor.state_bytes(), 0);
-    assert_eq!(world.slot(&[request]).replies, executed.replies);
+    assert_eq!(world.slot([request]).replies, executed.replies);
     assert!(matches!(world.run(1, session, 2, &writes(vec![append("log", "x")])), Answer::Done(_)));
 }
 

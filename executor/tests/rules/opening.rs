@@ -29,7 +29,7 @@ fn an_open_is_fresh_by_arithmetic_alone() {
     ] {
         let mut world = World::new(constants());
         world.idle_to(slot - 1);
-        let executed = world.slot(&[open(&world, 1, 1, cut)]);
+        let executed = world.slot([open(&world, 1, 1, cut)]);
         let expected = if fresh {
             Answer::Opened(SessionId(Position { slot: Seq(slot), index: 0 }))
         } else {
@@ -43,19 +43,19 @@ fn an_open_is_fresh_by_arithmetic_alone() {
 fn a_copy_of_an_open_is_answered_with_the_first_ones_session_while_it_is_fresh() {
     let mut world = World::new(constants());
     let opening = open(&world, 1, 1, 0);
-    let first = world.slot(&[opening.clone(), opening.clone()]);
+    let first = world.slot([opening.clone(), opening.clone()]);
     assert_eq!(first.replies[0], first.replies[1]);
     assert_eq!(world.executor.sessions(), 1);
     assert_eq!(world.executor.lookup(&opening.request().unwrap()), Lookup::Answered(replies(&first)[..1].to_vec()));
     let Answer::Opened(session) = first.replies[0].1.answer else { panic!("opened") };
     // Also when the session is closed meanwhile: a second one under this OPEN would execute its commands again.
-    world.slot(&[world.sign(1, Call::Close { session })]);
+    world.slot([world.sign(1, Call::Close { session })]);
     let bytes = world.session_bytes();
     world.idle_to(7);
-    assert_eq!(world.slot(&[opening.clone()]).replies[0], first.replies[0]);
+    assert_eq!(world.slot([opening.clone()]).replies[0], first.replies[0]);
     assert_eq!(world.session_bytes(), bytes);
     // From then on the arithmetic refuses it, and nothing of it is kept.
-    assert_eq!(answers(&world.slot(&[opening])), [failed(Failure::StaleOpen)]);
+    assert_eq!(answers(&world.slot([opening])), [failed(Failure::StaleOpen)]);
     assert_eq!(world.session_bytes(), 0);
 }
 
@@ -70,7 +70,7 @@ fn an_open_beyond_the_keys_cap_closes_its_longest_unused_session() {
     world.now = world.now.plus(10);
     world.run(1, first, 1, &read("k"));
     let opening = world.opening(1);
-    let executed = world.slot(&[opening]);
+    let executed = world.slot([opening]);
     let Answer::Opened(third) = executed.replies[0].1.answer else { panic!("opened") };
     assert_eq!(executed.windows, [(id(1), second, None), (id(1), third, Some((0, 4)))]);
     assert_eq!(world.run(1, second, 1, &read("k")), failed(Failure::NoSession));
@@ -85,8 +85,8 @@ fn an_open_beyond_the_cap_in_all_is_refused_and_evicts_nobody() {
     for by in [1, 1, 2, 2, 3] {
         world.open(by);
     }
-    let mut refused = vec![world.opening(4), world.opening(3)];
-    let executed = world.slot(&refused);
+    let mut refused = [world.opening(4), world.opening(3)];
+    let executed = world.slot(&refused[..]);
     assert_eq!(answers(&executed), vec![failed(Failure::TooManySessions); 2]);
     assert_eq!((world.executor.sessions(), executed.windows), (5, vec![]));
     // Who has reached his own cap makes room himself.
@@ -111,7 +111,7 @@ fn who_is_not_listed_opens_nothing_and_a_reader_writes_nothing() {
     let mut world = World::with(Arc::new(Genesis { clients, ..(*genesis).clone() }));
     let stranger = world.opening(1);
     assert!(matches!(world.executor.lookup(&stranger.request().unwrap()), Lookup::Never(_)));
-    assert_eq!(answers(&world.slot(&[stranger])), [failed(Failure::NotPermitted)]);
+    assert_eq!(answers(&world.slot([stranger])), [failed(Failure::NotPermitted)]);
     let session = world.open(9);
     assert!(matches!(world.run(9, session, 1, &read("k")), Answer::Done(_)));
     assert_eq!(world.run(9, session, 2, &writes(vec![append("k", "x")])), failed(Failure::NotPermitted));

@@ -120,10 +120,10 @@ impl Asker {
     fn hear(&mut self, executed: &Executed, batch: &Batch) {
         let by = |client| (1..4).find(|by| crate::world::id(*by) == client);
         for (client, reply) in &executed.replies {
-            if let (Answer::Opened(session), Some(by)) = (&reply.answer, by(*client)) {
-                if !self.sessions.iter().any(|(_, known)| known == session) {
-                    self.sessions.push((by, *session));
-                }
+            if let (Answer::Opened(session), Some(by)) = (&reply.answer, by(*client))
+                && !self.sessions.contains(&(by, *session))
+            {
+                self.sessions.push((by, *session));
             }
         }
         assert!(executed.replies.len() >= batch.requests.len(), "every request is answered");
@@ -196,7 +196,7 @@ fn the_random_batches_reach_what_they_are_for() {
         for (passes_ms, asks) in &slots {
             world.now = world.now.plus(*passes_ms);
             let requests: Vec<SignedRequest> = asks.iter().filter_map(|ask| asker.request(&world, ask)).collect();
-            let executed = world.slot(&requests);
+            let executed = world.slot(&requests[..]);
             asker.hear(&executed, &Batch { ts: world.now, requests });
             failures.extend(executed.failures.keys().copied());
             for (_, reply) in &executed.replies {

@@ -134,9 +134,9 @@ fn c7_redoing_effects_once_more_changes_nothing() {
     let mut world = filled();
     let before = world.executor.freeze();
     let session = world.open(2);
-    let request = world.commands(2, session, 0, 1, &[writes(vec![append("log", "y"), delete("k1"), put("k1", "w")])]);
-    let after = world.slot(&[request]);
-    let once = redo(&world.executor.freeze(), &[after.clone()]);
+    let request = world.commands(2, session, 0, 1, [writes(vec![append("log", "y"), delete("k1"), put("k1", "w")])]);
+    let after = world.slot([request]);
+    let once = redo(&world.executor.freeze(), std::slice::from_ref(&after));
     assert_eq!(once.root(), world.executor.freeze().root());
     assert_ne!(before.root(), once.root());
 }

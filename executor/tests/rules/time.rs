@@ -28,7 +28,7 @@ fn a_session_expires_by_the_session_clock_and_not_by_an_outage() {
     let unused = world.open(2);
     // A year without a slot: the session clock moves by two seconds.
     world.now = world.now.plus(365 * 24 * 3_600_000);
-    world.slot(&[]);
+    world.slot([]);
     assert_eq!(world.executor.sessions(), 2);
     for number in 1..=4 {
         world.now = world.now.plus(3_600_000);
@@ -37,7 +37,7 @@ fn a_session_expires_by_the_session_clock_and_not_by_an_outage() {
     // Ten seconds since its last use: not yet more than that.
     assert_eq!(world.executor.sessions(), 2);
     world.now = world.now.plus(1);
-    let executed = world.slot(&[]);
+    let executed = world.slot([]);
     assert_eq!(executed.windows, [(id(2), unused, None)]);
     assert_eq!(world.run(2, unused, 1, &read("k")), failed(Failure::NoSession));
     assert!(matches!(world.run(1, used, 5, &read("k")), Answer::Done(_)));
@@ -50,7 +50,7 @@ fn a_session_that_expires_leaves_nothing() {
     world.run(1, session, 1, &read("k"));
     for _ in 0..6 {
         world.now = world.now.plus(3_600_000);
-        world.slot(&[]);
+        world.slot([]);
     }
     assert_eq!((world.executor.sessions(), world.session_bytes()), (0, 0));
 }
@@ -58,7 +58,7 @@ fn a_session_that_expires_leaves_nothing() {
 #[test]
 fn a_slot_at_which_nothing_happens_has_no_effects() {
     let mut world = World::new(constants());
-    world.slot(&[]);
-    let executed = world.slot(&[]);
+    world.slot([]);
+    let executed = world.slot([]);
     assert!(executed.effects.is_empty());
 }

@@ -59,8 +59,8 @@ impl World {
     }
 
     /// Executes these requests in the next slot.
-    pub(crate) fn slot(&mut self, requests: &[SignedRequest]) -> Executed {
-        let batch = Batch { ts: self.now, requests: requests.to_vec() };
+    pub(crate) fn slot(&mut self, requests: impl Into<Vec<SignedRequest>>) -> Executed {
+        let batch = Batch { ts: self.now, requests: requests.into() };
         self.executor.execute(self.executor.executed().next(), &batch)
     }
 
@@ -79,7 +79,7 @@ impl World {
     /// Opens a session in a slot of its own.
     pub(crate) fn open(&mut self, by: u8) -> SessionId {
         let request = self.opening(by);
-        match answers(&self.slot(&[request]))[..] {
+        match answers(&self.slot([request]))[..] {
             [Answer::Opened(session)] => session,
             ref other => panic!("no session: {other:?}"),
         }
@@ -91,16 +91,16 @@ impl World {
         session: SessionId,
         ack: u64,
         first: u64,
-        scripts: &[Script],
+        scripts: impl Into<Vec<Script>>,
     ) -> SignedRequest {
-        let commands = scripts.iter().map(|script| Blob::from(encode(script))).collect();
+        let commands = scripts.into().iter().map(|script| Blob::from(encode(script))).collect();
         self.sign(by, Call::Commands { session, ack, first, commands })
     }
 
     /// Executes one command in a slot of its own.
     pub(crate) fn run(&mut self, by: u8, session: SessionId, number: u64, script: &Script) -> Answer {
-        let request = self.commands(by, session, number - 1, number, std::slice::from_ref(script));
-        let mut answers = answers(&self.slot(&[request]));
+        let request = self.commands(by, session, number - 1, number, [script.clone()]);
+        let mut answers = answers(&self.slot([request]));
         assert_eq!(answers.len(), 1);
         answers.remove(0)
     }
@@ -108,7 +108,7 @@ impl World {
     /// Empty slots up to this one.
     pub(crate) fn idle_to(&mut self, slot: u64) {
         while self.executor.executed().0 < slot {
-            self.slot(&[]);
+            self.slot([]);
         }
     }
 

@@ -1,4 +1,5 @@
 //! The key-value service, run by an executor as replicas run it.
+#![allow(clippy::panic, clippy::expect_used, reason = "that is how tests fail")]
 
 mod limits;
 mod model;
