@@ -305,7 +305,8 @@ impl Core {
         if !self.bodies.is_wanted(&digest) {
             return Err(Ignored::Unasked);
         }
-        self.hold_body(digest, || Body::new(bytes.clone(), message.batch.clone()), out);
+        let waited = self.bodies.insert(digest, || Body::new(bytes.clone(), message.batch.clone()));
+        self.wake(waited, out);
         Ok(())
     }
 
@@ -331,19 +332,19 @@ impl Core {
             _ => None,
         });
         let Some(certificate) = certificate else { return Err(Ignored::Invalid) };
-        self.hold_body(vote.digest, || Body::new(bytes.clone(), message.batch.clone()), out);
+        // First what keeps the body, then what waited for it.
+        let waited = self.bodies.insert(vote.digest, || Body::new(bytes.clone(), message.batch.clone()));
         self.decide(vote.slot, vote.digest, Some(certificate), out);
+        self.wake(waited, out);
         Ok(())
     }
 
-    /// Holds a body, and does what waited for it.
-    pub(crate) fn hold_body(&mut self, digest: Digest, body: impl FnOnce() -> Body, out: &mut Vec<Output>) {
-        let waited = self.bodies.insert(digest, body);
-        if waited.is_empty() {
-            return;
+    /// Does what waited for a body.
+    pub(crate) fn wake(&mut self, waited: BTreeSet<Seq>, out: &mut Vec<Output>) {
+        if !waited.is_empty() {
+            waited.into_iter().for_each(|slot| self.advance(slot, out));
+            self.form(out);
         }
-        waited.into_iter().for_each(|slot| self.advance(slot, out));
-        self.form(out);
     }
 
     /// Pulls a body: first from those who should have it and from the leader, then from all (R11).

@@ -4,6 +4,10 @@ use polder_types::Signed;
 
 use crate::{Evidence, Phase, ViewChange, ViewChangeBody, Vote};
 
+/// The kind of two proposals for one slot and view.
+pub(crate) const PROPOSALS: u8 = 0;
+/// The kind of two votes of one phase, slot and view.
+pub(crate) const VOTES: u8 = 1;
 /// The kind of two VIEW-CHANGEs for one view.
 pub(crate) const VIEW_CHANGES: u8 = 2;
 /// The kind of two NEW-VIEWs for one view.
@@ -13,8 +17,8 @@ impl Evidence {
     /// The kind, as a small number.
     pub(crate) fn kind(&self) -> u8 {
         match self {
-            Self::Proposals(..) => 0,
-            Self::Votes(..) => 1,
+            Self::Proposals(..) => PROPOSALS,
+            Self::Votes(..) => VOTES,
             Self::ViewChanges(..) => VIEW_CHANGES,
             Self::NewViews(..) => NEW_VIEWS,
             Self::Forgotten(..) => 4,

@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use polder_types::{Added, Certificate, Digest, Seq, Signed, history_after};
 
 use crate::bodies::Body;
+use crate::evidence::{PROPOSALS, VOTES};
 use crate::progress::Timer;
 use crate::verify::part;
 use crate::window::{Accepted, Decided};
@@ -76,8 +77,9 @@ impl Core {
             self.suspect(out);
         }
         let Message::Proposal(_, bytes) = message.message() else { return Err(Ignored::Invalid) };
-        self.hold_body(digest, || Body::new(bytes.clone(), Some(batch.clone())), out);
+        let waited = self.bodies.insert(digest, || Body::new(bytes.clone(), Some(batch.clone())));
         self.accept(slot, digest, Some((signed, message)), out);
+        self.wake(waited, out);
         Ok(())
     }
 
@@ -329,17 +331,20 @@ impl Core {
             Kind::Prepare => (!state.prepared_in(view), &state.prepares),
             _ => (state.certified.is_none(), &state.commits),
         };
-        // A second, different vote is evidence (R41).
-        let voted = tally.vote(header.by.unwrap_or_default()).map(|vote| vote.statement.digest);
-        open && (voted.is_none() || voted != header.digest || mutated!(self, VotesCountedTwice))
+        // A second, different vote is evidence (R41), of which one is enough.
+        let by = header.by.unwrap_or_default();
+        let voted = tally.vote(by).map(|vote| vote.statement.digest);
+        let is_evidence = voted != header.digest && !self.caught.contains(&(by, VOTES));
+        open && (voted.is_none() || is_evidence || mutated!(self, VotesCountedTwice))
     }
 
     /// Whether a proposal of the current view could be accepted, or would be evidence.
     pub(crate) fn wants_proposal(&self, slot: Seq, digest: Option<Digest>) -> bool {
         let Some(start) = &self.term.start else { return false };
         let accepted = self.window.slots.get(&slot).and_then(|state| state.accepted_in(self.term.view));
+        let is_caught = self.caught.contains(&(self.leader(), PROPOSALS));
         slot > start.last
             && self.window.contains(slot)
-            && accepted.is_none_or(|accepted| Some(accepted.digest) != digest)
+            && accepted.is_none_or(|accepted| Some(accepted.digest) != digest && !is_caught)
     }
 }
