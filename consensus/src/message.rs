@@ -274,77 +274,44 @@ impl Message {
     /// What can be said about a message before any of its signatures is checked.
     #[must_use]
     pub fn header(&self) -> Header {
-        let mut header = Header { kind: Kind::Other, by: None, epoch: None, view: None, slot: None, digest: None };
+        let none = Header { kind: Kind::Other, by: None, epoch: None, view: None, slot: None, digest: None };
+        let of_view = |kind, epoch, view| Header { kind, epoch: Some(epoch), view: Some(view), ..none };
+        let of_slot = |kind, by, epoch, view, slot, digest| Header {
+            by,
+            slot: Some(slot),
+            digest: Some(digest),
+            ..of_view(kind, epoch, view)
+        };
         match self {
-            Self::Vote(vote) => {
-                header.kind = match vote.statement.phase {
-                    Phase::Prepare => Kind::Prepare,
-                    Phase::Commit => Kind::Commit,
-                };
-                header.by = Some(vote.by);
-                header.epoch = Some(vote.statement.epoch);
-                header.view = Some(vote.statement.view);
-                header.slot = Some(vote.statement.slot);
-                header.digest = Some(vote.statement.digest);
+            Self::Vote(Signed { by, statement: Vote { phase, epoch, view, slot, digest }, .. }) => {
+                let kind = if *phase == Phase::Prepare { Kind::Prepare } else { Kind::Commit };
+                of_slot(kind, Some(*by), *epoch, *view, *slot, *digest)
             }
-            Self::Proposal(proposal, _) => {
-                header.kind = Kind::Proposal;
-                header.by = Some(proposal.by);
-                header.epoch = Some(proposal.statement.epoch);
-                header.view = Some(proposal.statement.view);
-                header.slot = Some(proposal.statement.slot);
-                header.digest = Some(proposal.statement.digest);
+            Self::Proposal(Signed { by, statement: Proposal { epoch, view, slot, digest }, .. }, _) => {
+                of_slot(Kind::Proposal, Some(*by), *epoch, *view, *slot, *digest)
             }
-            Self::Suspect(suspect) => {
-                header.kind = Kind::Suspect;
-                header.by = Some(suspect.by);
-                header.epoch = Some(suspect.statement.epoch);
-                header.view = Some(suspect.statement.view);
+            Self::Committed(Proof { statement: Vote { epoch, view, slot, digest, .. }, .. }, _) => {
+                of_slot(Kind::Committed, None, *epoch, *view, *slot, *digest)
             }
-            Self::Suspects(proof) => {
-                header.kind = Kind::Suspects;
-                header.epoch = Some(proof.statement.epoch);
-                header.view = Some(proof.statement.view);
+            Self::Suspect(Signed { by, statement: Suspect { epoch, view }, .. }) => {
+                Header { by: Some(*by), ..of_view(Kind::Suspect, *epoch, *view) }
             }
-            Self::Abdicate(abdicate) => {
-                header.kind = Kind::Abdicate;
-                header.by = Some(abdicate.by);
-                header.epoch = Some(abdicate.statement.epoch);
-                header.view = Some(abdicate.statement.view);
+            Self::Suspects(proof) => of_view(Kind::Suspects, proof.statement.epoch, proof.statement.view),
+            Self::Abdicate(Signed { by, statement: Abdicate { epoch, view }, .. }) => {
+                Header { by: Some(*by), ..of_view(Kind::Abdicate, *epoch, *view) }
             }
-            Self::ViewChange(change, _) => {
-                header.kind = Kind::ViewChange;
-                header.digest = Some(change.statement.body);
-                header.by = Some(change.by);
-                header.epoch = Some(change.statement.epoch);
-                header.view = Some(change.statement.view);
+            Self::ViewChange(Signed { by, statement: ViewChange { epoch, view, body }, .. }, _) => {
+                Header { by: Some(*by), digest: Some(*body), ..of_view(Kind::ViewChange, *epoch, *view) }
             }
-            Self::NewView(new_view, _) => {
-                header.kind = Kind::NewView;
-                header.digest = Some(new_view.statement.body);
-                header.by = Some(new_view.by);
-                header.epoch = Some(new_view.statement.epoch);
-                header.view = Some(new_view.statement.view);
+            Self::NewView(Signed { by, statement: NewView { epoch, view, body }, .. }, _) => {
+                Header { by: Some(*by), digest: Some(*body), ..of_view(Kind::NewView, *epoch, *view) }
             }
-            Self::Committed(proof, _) => {
-                header.kind = Kind::Committed;
-                header.epoch = Some(proof.statement.epoch);
-                header.view = Some(proof.statement.view);
-                header.slot = Some(proof.statement.slot);
-                header.digest = Some(proof.statement.digest);
+            Self::Stable(Proof { statement: Checkpoint { epoch, seq, .. }, .. }) => {
+                Header { kind: Kind::Stable, epoch: Some(*epoch), slot: Some(*seq), ..none }
             }
-            Self::Stable(proof) => {
-                header.kind = Kind::Stable;
-                header.epoch = Some(proof.statement.epoch);
-                header.slot = Some(proof.statement.seq);
-            }
-            Self::Request(request) => {
-                header.kind = Kind::Request;
-                header.digest = Some(request.digest());
-            }
-            Self::Status(_) | Self::Fetch(_) | Self::Body(_) => {}
+            Self::Request(request) => Header { kind: Kind::Request, digest: Some(request.digest()), ..none },
+            Self::Status(_) | Self::Fetch(_) | Self::Body(_) => none,
         }
-        header
     }
 }
 
