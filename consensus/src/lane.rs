@@ -167,15 +167,24 @@ impl Lane {
         }
     }
 
-    pub(crate) fn would_be_first(&self, order: u64) -> bool {
-        self.waiting.keys().next().is_none_or(|(first, _)| order < *first)
+    /// Whether a request of this order would come before all others that could execute in slot `next`.
+    pub(crate) fn would_be_first(&self, order: u64, next: Seq, constants: &Constants) -> bool {
+        self.first_executable(next, constants).is_none_or(|(first, _)| order < first)
     }
 
-    /// The first that is in no proposal, if it could execute in slot `next`.
+    /// The first that could execute in slot `next`: the one that arms at the backups. One that could not never stands
+    /// in the way of one that could, or a client would have backups arm what the leader passes over (R6).
+    pub(crate) fn first_executable(&self, next: Seq, constants: &Constants) -> Option<(u64, Digest)> {
+        let is_now = |row: &Waiting| row.ask.chance(self.window, next, constants) == Chance::Now;
+        self.waiting.iter().find(|(_, row)| is_now(row)).map(|(key, _)| *key)
+    }
+
+    /// The first that is in no proposal and could execute in slot `next`, as far as is known.
     pub(crate) fn next_unproposed(&self, next: Seq, constants: &Constants) -> Option<Digest> {
-        let ((_, digest), waiting) = self.waiting.iter().find(|(_, waiting)| !waiting.proposed)?;
-        let chance = waiting.ask.chance(self.window, next, constants);
-        matches!(chance, Chance::Now | Chance::Unknown).then_some(*digest)
+        let may_execute =
+            |row: &Waiting| matches!(row.ask.chance(self.window, next, constants), Chance::Now | Chance::Unknown);
+        let mut rows = self.waiting.iter();
+        rows.find(|(_, row)| !row.proposed && may_execute(row)).map(|((_, digest), _)| *digest)
     }
 
     /// Numbers `first..=last` are decided; returns the requests that have none left.
@@ -184,9 +193,10 @@ impl Lane {
         overlapping.filter_map(|((_, digest), row)| row.decide(first, last).then_some(*digest)).collect()
     }
 
-    /// The requests that can never execute any more.
+    /// The requests that cannot execute: not any more, or not yet. Those that cannot yet are their clients' to send again.
     pub(crate) fn beyond_hope(&self, next: Seq, constants: &Constants) -> Vec<Digest> {
-        let never = |row: &Waiting| row.ask.chance(self.window, next, constants) == Chance::Never;
+        let never =
+            |row: &Waiting| matches!(row.ask.chance(self.window, next, constants), Chance::Never | Chance::Later);
         self.waiting.iter().filter(|(_, row)| never(row)).map(|((_, digest), _)| *digest).collect()
     }
 }

@@ -148,8 +148,13 @@ impl Requests {
         if chance == Chance::Never {
             return Admission::Settled;
         }
+        // What cannot execute yet is not kept: an honest client asks for what its window allows, and rows for the far
+        // future would fill the table for ever. A replica that lags behind that client says Busy; others take it.
+        if chance == Chance::Later {
+            return Admission::Busy;
+        }
         if !self.has_room(id, waiting.bytes) {
-            let is_first = lane.is_none_or(|lane| lane.would_be_first(ask.order()));
+            let is_first = lane.is_none_or(|lane| lane.would_be_first(ask.order(), next, &self.limits));
             let may_be_spare = chance == Chance::Now && is_first && self.has_spare_room(id, waiting.bytes);
             if !may_be_spare {
                 return Admission::Busy;
@@ -333,6 +338,12 @@ impl Requests {
         }
     }
 
+    /// The state was replaced by a newer one: which of the waiting requests it has executed is not known, and one that it
+    /// has would arm for ever. Their clients ask again, as after a restart.
+    pub(crate) fn forget_all(&mut self) {
+        *self = Self::new(&self.limits);
+    }
+
     /// A view was entered: nothing is proposed in it yet.
     pub(crate) fn enter_view(&mut self) {
         self.exhausted = false;
@@ -367,16 +378,12 @@ impl Requests {
         let budget_ms = tick.timeout_ms.saturating_add(tick.timeout_ms.saturating_mul(held) / 512);
         let mut hopeless = Vec::new();
         for lane in self.clients.values_mut().flat_map(|client| client.lanes.values_mut()) {
-            let window = lane.window;
-            let Some(((_, digest), first)) = lane.waiting.iter_mut().next() else { continue };
-            match first.ask.chance(window, tick.next, &self.limits) {
-                Chance::Never if !tick.time_all => {
-                    hopeless.push(*digest);
-                    continue;
-                }
-                Chance::Unknown | Chance::Later if !tick.time_all => continue,
-                _ => {}
+            if !tick.time_all {
+                hopeless.extend(lane.beyond_hope(tick.next, &self.limits));
             }
+            let executable = lane.first_executable(tick.next, &self.limits);
+            let key = executable.or_else(|| lane.waiting.keys().next().filter(|_| tick.time_all).copied());
+            let Some(first) = key.and_then(|key| lane.waiting.get_mut(&key)) else { continue };
             // What is armed now has run for none of this tick.
             let left_ms = first.left_ms.map_or(budget_ms, |left_ms| left_ms.saturating_sub(tick.elapsed_ms));
             first.left_ms = Some(left_ms);

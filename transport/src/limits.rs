@@ -7,7 +7,7 @@ use polder_types::Constants;
 /// Bounds of an endpoint. All are local; the defaults fit the default [`Constants`].
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The most bytes of a frame between replicas. A NEW-VIEW may take 3 MiB (R13), a batch 2 MiB.
+    /// The most bytes of a frame between replicas. A NEW-VIEW may take a little over 4 MiB (R13), a batch 2 MiB.
     pub replica_frame_bytes_max: usize,
     /// The most bytes of a frame between a client and a replica: a request, or a reply, and a little.
     pub client_frame_bytes_max: usize,

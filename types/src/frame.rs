@@ -62,9 +62,9 @@ pub struct NodeStatus {
     pub executed: Seq,
     /// The last slot up to which all are committed.
     pub committed: Seq,
-    /// The last stable cut; 0 is genesis.
+    /// The last stable cut at which the node's own state is the certified one; 0 is genesis.
     pub stable: Seq,
-    /// The state root at the last stable cut; [`Digest::ZERO`] while that is genesis.
+    /// The root of its own state there; [`Digest::ZERO`] while that is genesis.
     pub root: Digest,
     /// Bytes that the ordering log takes on its disk.
     pub log_bytes: u64,

@@ -102,8 +102,16 @@ impl Default for Constants {
 }
 
 impl Constants {
-    /// The most bytes that the certificates of a NEW-VIEW may take: `L·(48+65·q)·q` (R13).
-    pub const NEW_VIEW_BYTES_MAX: u64 = 3 << 20;
+    /// The most bytes that the entries of a NEW-VIEW may take (R13): a frame between replicas has room for them.
+    pub const NEW_VIEW_BYTES_MAX: u64 = 4 << 20;
+
+    /// The most bytes that the entries of a NEW-VIEW take: it may enclose the VIEW-CHANGEs of all `n`, each with a
+    /// certificate of `q` signatures for each of `L` slots.
+    #[must_use]
+    pub fn new_view_bytes(&self, quorum: Quorum) -> u64 {
+        let (n, q) = (quorum.replicas() as u64, quorum.quorum() as u64);
+        self.window_slots.saturating_mul(88 + 65 * q).saturating_mul(n)
+    }
 
     /// `k_max = ⌈log2(T_max/T₀)⌉`: the most doublings of the time-out (R7).
     #[must_use]
@@ -125,7 +133,6 @@ impl Constants {
     }
 
     fn check(&self, quorum: Quorum) -> Result<(), GenesisError> {
-        let q = quorum.quorum() as u64;
         let rules: [(bool, &'static str); 14] = [
             (self.window_slots >= 2 && self.window_slots <= 1 << 16, "window_slots must be from 2 to 65536"),
             (self.interval_slots >= 1, "interval_slots must be at least 1"),
@@ -133,10 +140,10 @@ impl Constants {
                 self.interval_slots.saturating_mul(2) <= self.window_slots,
                 "interval_slots must be at most half of window_slots",
             ),
-            // R13: a NEW-VIEW, q VIEW-CHANGEs with a certificate a slot, must fit into a frame.
+            // R13: a NEW-VIEW must fit into a frame.
             (
-                self.window_slots.saturating_mul(48 + 65 * q).saturating_mul(q) <= Self::NEW_VIEW_BYTES_MAX,
-                "window_slots is too large for so many replicas: window_slots·(48+65·q)·q must be at most 3 MiB",
+                self.new_view_bytes(quorum) <= Self::NEW_VIEW_BYTES_MAX,
+                "window_slots is too large for so many replicas: window_slots·(88+65·q)·n must be at most 4 MiB",
             ),
             (self.request_bytes_max >= 1_024, "request_bytes_max must be at least 1024"),
             (

@@ -2,6 +2,7 @@
 //! that the core is trusted before it is put into anything.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs, unreachable_pub)]
 
+mod attack;
 mod clusters;
 mod liars;
 mod parts;

@@ -144,9 +144,7 @@ fn cluster_file(
 /// The default constants, with a smaller window where a NEW-VIEW of so many replicas would not fit (R13).
 fn constants_for(quorum: Quorum) -> Constants {
     let mut constants = Constants::default();
-    let q = quorum.quorum() as u64;
-    let new_view_bytes = |window: u64| window.saturating_mul(48 + 65 * q).saturating_mul(q);
-    while constants.window_slots > 2 && new_view_bytes(constants.window_slots) > Constants::NEW_VIEW_BYTES_MAX {
+    while constants.window_slots > 2 && constants.new_view_bytes(quorum) > Constants::NEW_VIEW_BYTES_MAX {
         constants.window_slots /= 2;
     }
     constants.interval_slots = constants.interval_slots.min(constants.window_slots / 2);

@@ -242,7 +242,7 @@ fn r42_garbage_from_a_stranger_or_of_another_epoch_is_ignored() {
 }
 
 #[test]
-fn r24_an_open_waits_for_its_cut_and_goes_when_it_is_stale() {
+fn r24_only_an_open_that_is_fresh_now_is_taken() {
     let mut solo = Solo::new(4, 1, 0);
     let key = SigningKey::from_seed(&[60; 32]);
     let open = |cut: u64| {
@@ -256,5 +256,5 @@ fn r24_an_open_waits_for_its_cut_and_goes_when_it_is_stale() {
     }
     let proposed: Vec<_> = solo.sent.iter().filter(|message| matches!(message, Message::Proposal(..))).collect();
     assert_eq!(proposed.len(), 1, "only the one that is fresh");
-    assert_eq!(solo.core.status().waiting, 2, "and the one that will be");
+    assert_eq!(solo.core.status().waiting, 1, "the one that will be is its client's to send again");
 }

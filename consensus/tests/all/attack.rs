@@ -1,0 +1,122 @@
+//! What a hostile reader found: each was a way to stop the core or to change views at will.
+
+use polder_consensus::{Fetch, Input, Message, Output, Phase, SessionWindow};
+use polder_types::{Blob, Call, ClientId, Request, Seq, SignedRequest, SigningKey};
+
+use crate::solo::{Solo, batch};
+use crate::world::{constants, session};
+
+const WINDOW: Option<SessionWindow> = Some(SessionWindow { ack: 0, high: 1_024 });
+
+fn commands(solo: &Solo, client: u8, ack: u64, first: u64) -> SignedRequest {
+    let key = SigningKey::from_seed(&[client; 32]);
+    let call = Call::Commands { session: session(), ack, first, commands: vec![Blob::copy(&[1])] };
+    Request { client: ClientId(key.public()), call }.sign(solo.keyring.cluster(), &key)
+}
+fn call(solo: &Solo, client: u8, call: Call) -> SignedRequest {
+    let key = SigningKey::from_seed(&[client; 32]);
+    Request { client: ClientId(key.public()), call }.sign(solo.keyring.cluster(), &key)
+}
+fn give(solo: &mut Solo, request: SignedRequest, window: Option<SessionWindow>) {
+    let request = request.verify(solo.keyring.cluster()).unwrap();
+    solo.step(Input::Request { request, window });
+}
+fn proposals(solo: &Solo) -> usize {
+    solo.sent.iter().filter(|m| matches!(m, Message::Proposal(..))).count()
+}
+
+/// R6: one who sends one request to the leader and another to the backups must not change views.
+#[test]
+fn what_a_backup_arms_the_leader_proposes() {
+    let mut backup = Solo::new(4, 1, 1);
+    let armed = commands(&backup, 50, 9_999, 10_000);
+    give(&mut backup, armed.clone(), WINDOW);
+    backup.wait(2_000);
+    assert!(backup.suspects(), "the backup arms it");
+
+    let mut leader = Solo::new(4, 1, 0);
+    let blocker = commands(&leader, 50, 0, 5_000);
+    give(&mut leader, blocker, WINDOW);
+    assert_eq!(proposals(&leader), 0);
+    give(&mut leader, armed, WINDOW);
+    leader.wait(500);
+    assert_eq!(proposals(&leader), 1, "the leader proposes what backups arm");
+}
+
+/// R6: the same with a CLOSE.
+#[test]
+fn a_close_behind_a_row_that_is_later() {
+    let mut leader = Solo::new(4, 1, 0);
+    let blocker = commands(&leader, 50, 0, 5_000);
+    give(&mut leader, blocker, WINDOW);
+    let close = call(&leader, 50, Call::Close { session: session() });
+    let mut backup = Solo::new(4, 1, 1);
+    give(&mut backup, close.clone(), WINDOW);
+    backup.wait(2_000);
+    assert!(backup.suspects(), "the backup arms it");
+    give(&mut leader, close, WINDOW);
+    leader.wait(500);
+    assert_eq!(proposals(&leader), 1);
+}
+
+/// R6: a request that was executed below a transferred cut must not stay armed.
+#[test]
+fn what_a_transferred_state_has_executed_arms_nothing() {
+    let mut solo = Solo::new(4, 1, 1);
+    let request = commands(&solo, 50, 0, 1);
+    give(&mut solo, request, WINDOW);
+    let interval = constants().interval_slots;
+    let batches: Vec<_> = (1..=4 * interval).map(batch).collect();
+    let stable = solo.stable(4 * interval, &batches);
+    solo.step(Input::Stable(stable.clone()));
+    assert!(solo.others.iter().any(|o| matches!(o, Output::FellBehind(_))));
+    solo.step(Input::Restored { certificate: stable });
+    assert_eq!(solo.core.status().waiting, 0, "whether it was executed is not known: its client asks again");
+}
+
+/// R42: rows that cannot execute before the far future must not keep others out.
+#[test]
+fn rows_for_the_far_future_are_not_held_for_ever() {
+    let mut solo = Solo::new(4, 1, 0);
+    let interval = constants().interval_slots;
+    let most = constants().admitted_max as u64;
+    let per = constants().admitted_per_client_max as u64;
+    for client in 0..=(most / per) {
+        for n in 0..per {
+            let cut = Seq(interval * (1 << 40) + interval * n);
+            let open = call(&solo, 60 + client as u8, Call::Open { nonce: [n as u8; 16], cut });
+            give(&mut solo, open, None);
+        }
+    }
+    let honest = call(&solo, 10, Call::Open { nonce: [1; 16], cut: Seq(0) });
+    give(&mut solo, honest, None);
+    assert_eq!(solo.core.status().waiting, 1, "the honest one alone");
+}
+
+/// R14: a fetch that began for an older cut, and ends when the batches have come after all, is over: what is missing
+/// meanwhile is asked for again.
+#[test]
+fn a_fetch_that_ends_too_late_is_followed_by_another() {
+    let mut solo = Solo::new(4, 1, 1);
+    let interval = constants().interval_slots;
+    let batches: Vec<_> = (1..=3 * interval).map(batch).collect();
+    let cuts: Vec<_> = (1..=3).map(|k| solo.stable(k * interval, &batches[..(k * interval) as usize])).collect();
+    let fell = |solo: &Solo| solo.others.iter().filter(|o| matches!(o, Output::FellBehind(_))).count();
+    solo.step(Input::Stable(cuts[0].clone()));
+    solo.wait(600);
+    assert_eq!(fell(&solo), 1, "a fetch of the first cut begins, and is slow");
+    // Meanwhile peers send the batches.
+    for slot in 1..=interval + 1 {
+        let bytes = &batches[slot as usize - 1];
+        let proof = solo.proof(&[0, 2, 3], &crate::solo::vote(Phase::Commit, 0, slot, bytes));
+        solo.give(2, Message::Committed(proof, bytes.clone()));
+    }
+    solo.step(Input::Stable(cuts[1].clone()));
+    solo.step(Input::Stable(cuts[2].clone()));
+    solo.others.clear();
+    solo.sent.clear();
+    solo.step(Input::Restored { certificate: cuts[0].clone() });
+    solo.wait(60_000);
+    let pulls = solo.sent.iter().filter(|m| matches!(m, Message::Fetch(Fetch::Committed(_)))).count();
+    assert!(pulls > 0 || fell(&solo) > 0, "it lags, and asks again");
+}
