@@ -71,6 +71,9 @@ impl Report {
             Phase::Installing { cut } => {
                 return Err(format!("it fell behind and writes the state of slot {} that it fetched", cut.0));
             }
+            Phase::Diverged { cut } => {
+                return Err(format!("its own state at slot {} is not the certified one: it answers nobody", cut.0));
+            }
             Phase::Running => {}
         }
         let heard = self.peers.iter().filter(|peer| peer.is_heard()).count();
@@ -99,7 +102,7 @@ impl Report {
             view: self.status.core.view,
             executed: self.status.executed,
             committed: self.status.core.committed,
-            stable: self.status.stable,
+            stable: self.status.certified,
             root: self.status.root.unwrap_or(Digest::ZERO),
             log_bytes: self.log_bytes,
             disk_bytes: self.disk_bytes,
@@ -151,6 +154,7 @@ mod tests {
             history: Digest::ZERO,
             time: Timestamp(1),
             stable: Seq(128),
+            certified: Seq(128),
             root: None,
             planner: PlannerStatus::default(),
             log_rows: 0,

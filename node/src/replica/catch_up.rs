@@ -13,7 +13,7 @@ use super::Replica;
 use super::event::Action;
 use super::message::VerifiedPeer;
 
-/// Bytes of partitions in flight that are not checked yet, at most.
+/// Bytes of partitions in flight that are not checked yet, at most; more where a partition may be larger.
 const UNCHECKED_BYTES_MAX: u64 = 256 << 20;
 
 /// A replica that fetches state, from the moment it fell behind until the state is declared on its own disk.
@@ -48,7 +48,10 @@ impl<S: Service> Replica<S> {
         }
         let keyring = Arc::new(self.keyring.clone());
         let partitions = self.constants.partitions_in_all();
-        let config = FetchConfig::new(self.me, keyring, partitions, UNCHECKED_BYTES_MAX);
+        // Keys are spread by hash: four times the average is more than any partition of a state within its bound takes.
+        let partition_bytes_max = self.constants.state_bytes_max / u64::from(self.constants.partitions.max(1));
+        let unchecked_bytes_max = UNCHECKED_BYTES_MAX.max(partition_bytes_max.saturating_mul(4));
+        let config = FetchConfig::new(self.me, keyring, partitions, unchecked_bytes_max);
         let own = self.planner.sources().last().map(|state| state.frozen().clone());
         let mut outputs = Vec::new();
         self.catch_up.fetch = Some(Fetch::start(config, self.last_tick_ms, certificate, own, &mut outputs));

@@ -45,6 +45,44 @@ impl Statements {
     }
 }
 
+/// Snapshots that wait to be digested: one at a time, so that a replica that digests slowly holds few of them.
+#[derive(Debug, Default)]
+pub(super) struct Digesting {
+    /// The cut in digestion.
+    now: Option<Seq>,
+    /// Snapshots that wait, and the history of each cut, the one in digestion included.
+    waiting: BTreeMap<Seq, Frozen>,
+    histories: BTreeMap<Seq, Digest>,
+}
+
+impl Digesting {
+    /// How many snapshots are held.
+    pub(super) fn len(&self) -> usize {
+        self.histories.len()
+    }
+
+    /// Forgets all: another state has taken their place.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The next snapshot to digest. Of cuts that are stable already only the newest is of use: its certificate is at
+    /// hand, and nobody waits for this replica's statement about the others. A cut above them is never skipped.
+    fn next(&mut self, stable: Seq) -> Option<Frozen> {
+        if self.now.is_some() {
+            return None;
+        }
+        let newest_stable = self.waiting.range(..=stable).next_back().map(|(cut, _)| *cut);
+        if let Some(newest) = newest_stable {
+            self.waiting = self.waiting.split_off(&newest);
+            self.histories = self.histories.split_off(&newest);
+        }
+        let (cut, frozen) = self.waiting.pop_first()?;
+        self.now = Some(cut);
+        Some(frozen)
+    }
+}
+
 /// What a replica does once it knows that its state is not the certified one (R35).
 #[derive(Debug)]
 pub(super) struct Diverged {
@@ -56,12 +94,28 @@ impl<S: Service> Replica<S> {
     /// The slot of this batch is a cut, and it was executed: freezes the state and has it digested.
     pub(super) fn cut(&mut self, batch: &CommittedBatch, out: &mut Vec<Action>) {
         effects_log::frontier(&mut self.state_writes, batch.slot);
-        self.digesting.insert(batch.slot, batch.history);
-        out.push(Action::Digest { frozen: self.executor.freeze() });
+        self.digesting.histories.insert(batch.slot, batch.history);
+        self.digesting.waiting.insert(batch.slot, self.executor.freeze());
+        self.digest_next(out);
+    }
+
+    fn digest_next(&mut self, out: &mut Vec<Action>) {
+        let stable = self.planner.stable().map_or(Seq::ZERO, |certificate| certificate.statement().seq);
+        if let Some(frozen) = self.digesting.next(stable) {
+            out.push(Action::Digest { frozen });
+        }
     }
 
     pub(super) fn digested(&mut self, frozen: Frozen, out: &mut Vec<Action>) {
-        let Some(history) = self.digesting.remove(&frozen.seq()) else { return };
+        if self.digesting.now.take_if(|cut| *cut == frozen.seq()).is_none() {
+            return; // Of a state that another has replaced.
+        }
+        self.judge_digested(frozen, out);
+        self.digest_next(out);
+    }
+
+    fn judge_digested(&mut self, frozen: Frozen, out: &mut Vec<Action>) {
+        let Some(history) = self.digesting.histories.remove(&frozen.seq()) else { return };
         let checkpoint = Checkpoint {
             epoch: Epoch::ZERO,
             seq: frozen.seq(),

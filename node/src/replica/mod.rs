@@ -37,7 +37,7 @@ pub use open::{OpenError, ReplicaConfig, Start};
 pub use status::{Phase, ReplicaStatus};
 
 use catch_up::CatchUp;
-use cuts::{Diverged, Statements};
+use cuts::{Digesting, Diverged, Statements};
 use log::{Entry, Log, Then};
 use memory::{Memory, Verdict};
 
@@ -69,8 +69,8 @@ pub struct Replica<S: Service> {
     state_ticket: u64,
     /// Which cut's frontier and certificate are durable once a state write is done.
     frontiers: BTreeMap<u64, Seq>,
-    /// Cuts that are frozen and whose digests are being computed: the history and what else a statement needs.
-    digesting: BTreeMap<Seq, Digest>,
+    /// Cuts that are frozen and not digested yet.
+    digesting: Digesting,
     history: Digest,
     statements: Statements,
     images_in_flight: bool,
@@ -126,7 +126,10 @@ impl<S: Service> Replica<S> {
             self.core.status().executed <= self.core.status().delivered,
             "nothing is executed before it is decided"
         );
-        assert!(self.digesting.len() as u64 <= 2 * self.constants.window_slots, "cuts in digestion are bounded");
+        assert!(
+            self.digesting.len() as u64 <= 2 * self.constants.window_slots / self.constants.interval_slots + 1,
+            "cuts in digestion are bounded"
+        );
     }
 
     /// Gives the core its inputs until there are none, and does what it asks for.

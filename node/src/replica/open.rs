@@ -15,7 +15,7 @@ use polder_types::{
 
 use super::Replica;
 use super::catch_up::CatchUp;
-use super::cuts::Statements;
+use super::cuts::{Digesting, Statements};
 use super::event::Action;
 use super::log::{FIRST_TICKET, Log};
 use super::memory::Memory;
@@ -162,7 +162,7 @@ impl<S: Service> Replica<S> {
             state_writes: Writes::default(),
             state_ticket: FIRST_TICKET,
             frontiers: BTreeMap::new(),
-            digesting: BTreeMap::new(),
+            digesting: Digesting::default(),
             history,
             statements: Statements::recovered(statements),
             images_in_flight: false,

@@ -27,6 +27,11 @@ pub enum Phase {
         /// The cut.
         cut: Seq,
     },
+    /// Its own state is not the one that a quorum certified for this cut (R35): it answers nobody and is about to halt.
+    Diverged {
+        /// The cut.
+        cut: Seq,
+    },
     /// It has stopped for good, for this reason.
     Halted(Arc<str>),
 }
@@ -46,9 +51,11 @@ pub struct ReplicaStatus {
     pub history: Digest,
     /// The time of slot `executed`.
     pub time: Timestamp,
-    /// The newest stable cut known here, 0 at genesis.
+    /// The newest stable cut known here, 0 at genesis: others may have got there first.
     pub stable: Seq,
-    /// The certified root at `stable`; none at genesis.
+    /// The newest cut at which the own state is the certified one, 0 at genesis.
+    pub certified: Seq,
+    /// The root of the own state at `certified`; none at genesis.
     pub root: Option<Digest>,
     /// The planner.
     pub planner: PlannerStatus,
@@ -65,6 +72,7 @@ impl<S: Service> Replica<S> {
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
         let stable = self.planner.stable().map(polder_types::Certificate::statement);
+        let own = self.planner.sources().last().map(|state| state.certificate().statement());
         ReplicaStatus {
             me: self.me,
             phase: self.phase(),
@@ -73,7 +81,8 @@ impl<S: Service> Replica<S> {
             history: self.history,
             time: self.executor.time(),
             stable: stable.map_or(Seq::ZERO, |checkpoint| checkpoint.seq),
-            root: stable.map(|checkpoint| checkpoint.root),
+            certified: own.map_or(Seq::ZERO, |checkpoint| checkpoint.seq),
+            root: own.map(|checkpoint| checkpoint.root),
             planner: self.planner.status(),
             log_rows: self.log.rows(),
             sessions: self.executor.sessions(),
@@ -87,6 +96,9 @@ impl<S: Service> Replica<S> {
         }
         if !self.memory.is_proven() {
             return Phase::Remembering { answers_missing: self.memory.answers_missing() };
+        }
+        if let Some(divergence) = self.planner.divergence() {
+            return Phase::Diverged { cut: divergence.cut() };
         }
         if let Some(state) = self.catch_up.installing() {
             return Phase::Installing { cut: state.cut() };
@@ -105,6 +117,7 @@ impl fmt::Display for ReplicaStatus {
                 write!(f, " fetching {cut} ({partitions_done}/{partitions} partitions)")
             }
             Phase::Installing { cut } => write!(f, " installing {cut}"),
+            Phase::Diverged { cut } => write!(f, " diverged at {cut}"),
             Phase::Halted(why) => write!(f, " halted: {why}"),
         }
     }

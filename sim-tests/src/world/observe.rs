@@ -90,9 +90,9 @@ impl World {
             self.checkers.agreement.starts(me, status.executed, status.history)?;
         }
         if let Some(root) = status.root
-            && !self.checkers.equal_roots.agrees(status.stable, root)
+            && !self.checkers.equal_roots.agrees(status.certified, root)
         {
-            return violation("equal-roots", format!("{me} holds {root} as the certified root of {}", status.stable));
+            return violation("equal-roots", format!("{me} holds {root} as the certified root of {}", status.certified));
         }
         let held = Sizes {
             waiting: status.core.waiting as u64,

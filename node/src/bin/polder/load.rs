@@ -243,3 +243,92 @@ pub(crate) fn default_state_path(input: &Path) -> PathBuf {
     path.push(".polder-import");
     PathBuf::from(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use polder_types::{ClientId, ClusterId, PublicKey, SessionId};
+
+    use super::*;
+
+    fn state() -> State {
+        let (cluster, client) = (ClusterId(Digest::ZERO), ClientId(PublicKey([7; 32])));
+        State::new(SessionState { cluster, client, session: SessionId::default(), acknowledged: 0 }, 1)
+    }
+
+    fn records(range: std::ops::Range<u32>) -> String {
+        range.map(|number| format!("key{number}\tvalue\n")).collect()
+    }
+
+    fn chunks_after(input: &str, state: &State) -> anyhow::Result<Vec<Chunk>> {
+        let mut chunks = Chunks::new(input.as_bytes(), state.key_column);
+        std::iter::from_fn(|| next_after(&mut chunks, state).transpose()).collect()
+    }
+
+    fn flight() -> Flight {
+        Flight {
+            calls: JoinSet::new(),
+            keys: BTreeSet::new(),
+            answered: BTreeMap::new(),
+            settled: (0, Place::default()),
+        }
+    }
+
+    #[test]
+    fn a_resumed_import_sends_the_rest_under_the_same_numbers() -> anyhow::Result<()> {
+        let input = records(0..100);
+        let all = chunks_after(&input, &state())?;
+        let done = all.get(2).map(|chunk| state().advanced(chunk.number, chunk.after)).context("three chunks")?;
+        assert_eq!(chunks_after(&input, &done)?, all[3..]);
+        Ok(())
+    }
+
+    #[test]
+    fn another_input_or_a_shorter_one_is_refused() -> anyhow::Result<()> {
+        let all = chunks_after(&records(0..100), &state())?;
+        let done = all.get(2).map(|chunk| state().advanced(chunk.number, chunk.after)).context("three chunks")?;
+        for other in [records(1..101), records(0..20), String::new()] {
+            let error = chunks_after(&other, &done).map_err(|error| error.to_string());
+            assert!(error.is_err_and(|words| words.starts_with("the input is not the one that was begun")));
+        }
+        Ok(())
+    }
+
+    /// Else two records of one key could be ordered the wrong way round.
+    #[test]
+    fn chunks_that_share_a_key_are_not_in_flight_together() -> anyhow::Result<()> {
+        let mut flight = flight();
+        let chunks = chunks_after(&format!("{}key3\tlater\n", records(0..16)), &state())?;
+        let [first, second] = &chunks[..] else { bail!("{} chunks", chunks.len()) };
+        assert!(flight.admits(first));
+        flight.keys.extend(first.records.iter().map(|record| record.key.clone()));
+        assert!(!flight.admits(second));
+        flight.finish(first);
+        assert!(flight.admits(second));
+        Ok(())
+    }
+
+    /// What is stored as acknowledged has no gap in it, whatever the order of the answers.
+    #[test]
+    fn only_an_unbroken_run_of_answers_is_settled() -> anyhow::Result<()> {
+        let mut flight = flight();
+        let chunks = chunks_after(&records(0..64), &state())?;
+        for (at, settled) in [(1, 0), (3, 0), (0, 2), (2, 4)] {
+            flight.finish(&chunks[at]);
+            assert_eq!(flight.settled.0, settled);
+        }
+        assert_eq!(flight.settled.1.records, 64);
+        Ok(())
+    }
+
+    #[test]
+    fn a_stored_state_is_read_back_and_anything_else_is_refused() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = default_state_path(&folder.path().join("records.tsv"));
+        assert_eq!(State::read(&path)?, None);
+        state().store(&path)?;
+        assert_eq!(State::read(&path)?, Some(state()));
+        std::fs::write(&path, "{}")?;
+        assert!(State::read(&path).is_err());
+        Ok(())
+    }
+}
