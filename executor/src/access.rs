@@ -26,6 +26,12 @@ impl Limits {
     pub const ACCESSES_MAX: u32 = 65_536;
     /// See [`Limits::written_bytes_max`].
     pub const WRITTEN_BYTES_MAX: u64 = 4 << 20;
+    /// The replies of one slot take no more bytes than so many of the largest: a batch of small commands with large
+    /// replies must not exhaust the memory of all replicas. What does not fit, in the order of the commands, is lost: a
+    /// command that wrote has [`Failure::ReplyNotKept`], a read has [`Failure::TooMuch`].
+    pub const SLOT_REPLIES_MAX: u64 = 256;
+    /// Spans of a footprint.
+    pub const SPANS_MAX: usize = 65_536;
 }
 
 /// A command's window on the state: the service's keys, as the commands before it left them, with its own writes on

@@ -41,6 +41,9 @@ pub(crate) fn prepare<S: Service>(
         Ok((command, footprint))
     })?;
     let read_only = footprint.is_read_only();
+    if footprint.reads.len().saturating_add(footprint.writes.len()) > Limits::SPANS_MAX {
+        return Err(Failure::TooMuch);
+    }
     match admission.role {
         Some(Role::Write | Role::Admin) => {}
         Some(Role::Read) if read_only => {}

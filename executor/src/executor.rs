@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use polder_types::{
-    Answer, Batch, Blob, ClientId, Digest, Epoch, Failure, Genesis, Position, Reply, Seq, SessionId, Timestamp,
+    Answer, Batch, Blob, ClientId, Constants, Digest, Epoch, Failure, Genesis, Position, Reply, Seq, SessionId,
+    Timestamp,
 };
 
 use crate::access::Limits;
@@ -59,6 +60,22 @@ pub struct Executed {
     pub commands: u32,
     /// How many answers were failures, by their code.
     pub failures: BTreeMap<Failure, u32>,
+}
+
+/// The bytes that the replies of a slot may still take (R28).
+struct Room(u64);
+
+impl Room {
+    fn of_slot(constants: &Constants) -> Self {
+        Self(u64::from(constants.reply_bytes_max).saturating_mul(Limits::SLOT_REPLIES_MAX))
+    }
+
+    /// Whether these bytes fit; then they are taken.
+    fn take(&mut self, bytes: usize) -> bool {
+        let left = self.0.checked_sub(bytes as u64);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
 }
 
 /// What a task came to: its reply, encoded.
@@ -137,9 +154,10 @@ impl<S: Service> Executor<S> {
         let full = self.system.totals.full(slot, constants);
         let plan = Planner::new(&*self.service, &mut self.front, slot, clock, full).plan(batch);
         self.system.set_clock(&mut self.state, clock, slot);
-        let outcomes = self.run(&plan);
+        let mut room = Room::of_slot(&self.config.genesis.constants);
+        let outcomes = self.run(&plan, &mut room);
         let commands = plan.tasks.len() as u32;
-        let (replies, windows) = self.commit(plan, outcomes);
+        let (replies, windows) = self.commit(plan, outcomes, &mut room);
         if self.config.genesis.constants.is_cut(slot) {
             self.system.note_total(&mut self.state, slot);
         }
@@ -198,7 +216,7 @@ impl<S: Service> Executor<S> {
     }
 
     /// Runs the tasks, as the scheduler hands them out.
-    fn run(&mut self, plan: &Plan<S::Command>) -> Outcomes {
+    fn run(&mut self, plan: &Plan<S::Command>, room: &mut Room) -> Outcomes {
         let limits = Limits {
             accesses_max: Limits::ACCESSES_MAX,
             written_bytes_max: Limits::WRITTEN_BYTES_MAX,
@@ -210,17 +228,23 @@ impl<S: Service> Executor<S> {
         let mut outcomes: Outcomes = vec![None; plan.tasks.len()];
         let (service, state, at) = (&*self.service, &mut self.state, plan.clock.time);
         pool::run_inline(&mut *self.scheduler, |TaskId(index)| {
-            let outcome = plan.tasks[index].run(service, state, limits, at);
-            outcomes[index] = Some(outcome.map(|(reply, writes)| {
+            let task = &plan.tasks[index];
+            outcomes[index] = Some(task.run(service, state, limits, at).and_then(|(reply, writes)| {
                 writes.apply(state);
-                reply
+                let lost = if task.read_only { Failure::TooMuch } else { Failure::ReplyNotKept };
+                if room.take(reply.len()) { Ok(reply) } else { Err(lost) }
             }));
         });
         outcomes
     }
 
     /// Records what was decided and what came of it, in order, and answers.
-    fn commit(&mut self, plan: Plan<S::Command>, mut outcomes: Outcomes) -> (Vec<(ClientId, Reply)>, Windows) {
+    fn commit(
+        &mut self,
+        plan: Plan<S::Command>,
+        mut outcomes: Outcomes,
+        room: &mut Room,
+    ) -> (Vec<(ClientId, Reply)>, Windows) {
         let mut replies = Vec::with_capacity(plan.steps.len());
         for step in plan.steps {
             match step {
@@ -250,7 +274,11 @@ impl<S: Service> Executor<S> {
                     replies.push((client, self.reply(Some(numbered), command, answer)));
                 }
                 Step::Copy(client, numbered, command) => {
-                    replies.push((client, self.recorded(numbered, command)));
+                    let mut reply = self.recorded(numbered, command);
+                    if matches!(&reply.answer, Answer::Done(bytes) if !room.take(bytes.len())) {
+                        reply.answer = Answer::Failed(Failure::ReplyNotKept);
+                    }
+                    replies.push((client, reply));
                 }
             }
         }

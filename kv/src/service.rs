@@ -22,6 +22,10 @@ impl Application for Kv {
 impl Service for Kv {
     fn footprint(&self, command: &Command) -> Footprint {
         let mut footprint = Footprint::default();
+        if command.check().is_err() {
+            // It touches nothing, however much it names.
+            return footprint;
+        }
         match command {
             Command::Do(operation) => declare(operation, &mut footprint),
             Command::Transaction(Transaction { compare, then, otherwise }) => {

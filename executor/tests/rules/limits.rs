@@ -50,6 +50,15 @@ fn too_many_accesses_and_too_many_bytes_are_an_answer_without_effects() {
 }
 
 #[test]
+fn a_footprint_of_too_many_spans_is_an_answer_without_effects() {
+    let keys = |keys| Script { declares: Declares::Keys(keys), prefix: vec![], does: vec![] };
+    fails(constants(), keys(Limits::SPANS_MAX as u32 + 1), Failure::TooMuch);
+    let mut world = World::new(constants());
+    let session = world.open(1);
+    assert!(matches!(world.run(1, session, 1, &keys(Limits::SPANS_MAX as u32)), Answer::Done(_)));
+}
+
+#[test]
 fn a_range_counts_what_it_looks_at() {
     // 4 partitions and 3 entries a range: 7 accesses.
     let mut world = World::new(Constants { partitions: 4, ..constants() });
@@ -154,4 +163,28 @@ fn a_range_stops_where_it_is_full_and_says_where_to_go_on() {
         }
         assert_eq!(seen, keys[..19]);
     }
+}
+
+#[test]
+fn the_replies_of_a_slot_are_bounded_together_copies_included() {
+    // Answers of 998 bytes where 1000 are the most: 256 of these fit into a slot, and a small one.
+    let constants = Constants { reply_bytes_max: 1_000, session_window: 1_024, ..constants() };
+    let mut world = World::new(constants);
+    let session = world.open(1);
+    let fits = Limits::SLOT_REPLIES_MAX as usize;
+    let large = |script: fn(Vec<Does>) -> Script, does: Vec<Does>| script([does, vec![Does::Answer(994)]].concat());
+    let mut scripts = vec![large(reads, vec![]); fits - 1];
+    scripts.extend([large(writes, vec![]), large(writes, vec![append("log", "x")]), large(reads, vec![]), read("log")]);
+    let request = world.commands(1, session, 0, 1, scripts);
+    let first = answers(&world.slot([request.clone()]));
+    assert!(first[..fits].iter().all(|answer| matches!(answer, Answer::Done(_))));
+    assert_eq!(first[fits..fits + 2], [failed(Failure::ReplyNotKept), failed(Failure::TooMuch)]);
+    // What is small still goes, and the effects stand.
+    assert_eq!(saw(&first[fits + 2]), [Saw::Value(Some(Blob::copy(b"x")))]);
+    // Copies are counted too: the reads of this slot leave none for the one that is kept.
+    let copy = world.commands(1, session, 0, fits as u64, [large(writes, vec![])]);
+    assert_eq!(answers(&world.slot([copy.clone()]))[..], first[fits - 1..fits]);
+    let more = world.commands(1, session, 0, 500, vec![large(reads, vec![]); fits]);
+    assert_eq!(answers(&world.slot([more, copy.clone()]))[fits], failed(Failure::ReplyNotKept));
+    assert_eq!(answers(&world.slot([copy]))[..], first[fits - 1..fits]);
 }

@@ -11,6 +11,8 @@ pub(crate) enum Declares {
     Reads,
     Writes,
     Shrinks,
+    /// So many keys.
+    Keys(u32),
 }
 
 /// What a command does, one after the other, with the span that it declares: all keys that start with `prefix`.
@@ -69,6 +71,9 @@ impl Service for Scripted {
             Declares::Reads => Footprint::reads(spans),
             Declares::Writes => Footprint::writes(spans),
             Declares::Shrinks => Footprint::shrinks(spans),
+            Declares::Keys(keys) => {
+                Footprint::writes((0..keys).map(|key| Span::Key(key.to_be_bytes().to_vec())).collect())
+            }
         }
     }
 
