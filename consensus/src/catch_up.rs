@@ -93,8 +93,11 @@ impl Peers {
 impl Core {
     /// Every `τ`, idle or not: STATUS to all, ABDICATE while it stands, and what is missing here is asked for again.
     pub(crate) fn broadcast_status(&mut self, out: &mut Vec<Output>) {
-        let is_idle = self.requests.waiting() == 0 && self.window.slots.keys().all(|s| *s <= self.window.committed);
-        if !(mutated!(self, StatusSilentWhenIdle) && is_idle) {
+        #[cfg(polder_mutations)]
+        let is_silent = self.is_silent();
+        #[cfg(not(polder_mutations))]
+        let is_silent = false;
+        if !is_silent {
             self.send(To::All, Message::Status(self.status_message()), out);
         }
         if let Some(abdication) = &self.term.abdication {

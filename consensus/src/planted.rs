@@ -97,6 +97,12 @@ impl Core {
         mutated!(self, ReproposalsRechecked) && self.bodies.get(digest).is_some_and(is_old)
     }
 
+    /// STATUS silent when idle.
+    pub(crate) fn is_silent(&self) -> bool {
+        let is_decided = self.window.slots.keys().all(|slot| *slot <= self.window.committed);
+        mutated!(self, StatusSilentWhenIdle) && self.requests.waiting() == 0 && is_decided
+    }
+
     /// A gap counts as lag.
     pub(crate) fn takes_a_gap_for_lag(&self) -> bool {
         let above = self.window.committed.plus(2);

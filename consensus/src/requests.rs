@@ -83,7 +83,8 @@ pub(crate) struct Tick {
     pub(crate) timeout_ms: u64,
     /// The slot after the last decided one.
     pub(crate) next: Seq,
-    /// Planted bug: what cannot execute is timed, too.
+    /// The planted bug of timing what cannot execute, too.
+    #[cfg(polder_mutations)]
     pub(crate) time_all: bool,
 }
 
@@ -378,11 +379,13 @@ impl Requests {
         let budget_ms = tick.timeout_ms.saturating_add(tick.timeout_ms.saturating_mul(held) / 512);
         let mut hopeless = Vec::new();
         for lane in self.clients.values_mut().flat_map(|client| client.lanes.values_mut()) {
-            if !tick.time_all {
-                hopeless.extend(lane.beyond_hope(tick.next, &self.limits));
-            }
-            let executable = lane.first_executable(tick.next, &self.limits);
-            let key = executable.or_else(|| lane.waiting.keys().next().filter(|_| tick.time_all).copied());
+            let beyond_hope = lane.beyond_hope(tick.next, &self.limits);
+            let key = lane.first_executable(tick.next, &self.limits);
+            #[cfg(polder_mutations)]
+            let beyond_hope = if tick.time_all { Vec::new() } else { beyond_hope };
+            #[cfg(polder_mutations)]
+            let key = key.or_else(|| lane.waiting.keys().next().filter(|_| tick.time_all).copied());
+            hopeless.extend(beyond_hope);
             let Some(first) = key.and_then(|key| lane.waiting.get_mut(&key)) else { continue };
             // What is armed now has run for none of this tick.
             let left_ms = first.left_ms.map_or(budget_ms, |left_ms| left_ms.saturating_sub(tick.elapsed_ms));

@@ -51,6 +51,7 @@ impl Core {
             now_ms: self.progress.now_ms(),
             timeout_ms: self.progress.timeout_ms(),
             next: self.next_slot(),
+            #[cfg(polder_mutations)]
             time_all: mutated!(self, DeadlinesForTheInexecutable),
         };
         let ticked = self.requests.tick(&tick);

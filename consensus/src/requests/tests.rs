@@ -36,7 +36,14 @@ fn batch(requests: &[&Verified<SignedRequest>]) -> (Batch, Vec<Digest>) {
 }
 
 fn tick(requests: &mut Requests, elapsed_ms: u64) -> Ticked {
-    let tick = Tick { elapsed_ms, now_ms: 0, timeout_ms: 500, next: Seq(10), time_all: false };
+    let tick = Tick {
+        elapsed_ms,
+        now_ms: 0,
+        timeout_ms: 500,
+        next: Seq(10),
+        #[cfg(polder_mutations)]
+        time_all: false,
+    };
     requests.tick(&tick)
 }
 
