@@ -14,7 +14,11 @@ pub fn bias(options: &mut Options, mutation: Mutation, model: Option<Model>) {
     }
     match mutation {
         Mutation::ViewChangeWithoutAccepted | Mutation::AcceptNotDurable => {
-            crash_model(options, model);
+            cluster(options, model, 3, FaultModel::Crash, 0);
+            many_view_changes(options);
+        }
+        Mutation::MostCommonInsteadOfHighest => {
+            cluster(options, model, 5, FaultModel::Crash, 0);
             many_view_changes(options);
         }
         Mutation::EnteredViewNotDurable
@@ -23,22 +27,66 @@ pub fn bias(options: &mut Options, mutation: Mutation, model: Option<Model>) {
         | Mutation::ScNotDurable
         | Mutation::ViewZeroNotRecorded
         | Mutation::EntriesPerReplica
-        | Mutation::MostCommonInsteadOfHighest
         | Mutation::VoteAfterViewChange
-        | Mutation::BackupsDoNotRecompute
-        | Mutation::NewViewJudgedByHeld => many_view_changes(options),
-        Mutation::StatusSilentWhenIdle | Mutation::SuspectSentOnce | Mutation::ProposalsNotFetched => {
-            options.network.loss_per_mille = 200;
+        | Mutation::BackupsDoNotRecompute => many_view_changes(options),
+        Mutation::StatusSilentWhenIdle | Mutation::ProposalsNotFetched => lossy_end(options),
+        Mutation::SuspectSentOnce => {
+            cluster(options, model, 3, FaultModel::Crash, 0);
+            lossy_end(options);
+            // The leader is often the one that is down for good when the others are healed.
+            options.faults.crash_gap_ms = 200;
+            options.faults.down_ms = 5_000;
+            options.faults.stay_down = true;
+        }
+        Mutation::KUnbounded => {
+            many_view_changes(options);
+            options.constants.timeout_max_ms = 2 * options.constants.timeout_first_ms;
+        }
+        Mutation::JoinAtWeak => {
+            cluster(options, model, 3, FaultModel::Crash, 0);
+            watched(options);
+            options.faults.leaves_stray = true;
+        }
+        Mutation::DeadlinesForTheInexecutable => {
+            watched(options);
+            options.load.mischief_gap_ms = 20;
+        }
+        Mutation::NewViewJudgedByHeld => {
+            // Two of seven lie, so that hardly any NEW-VIEW does without a VIEW-CHANGE of theirs.
+            cluster(options, model, 7, FaultModel::Byzantine, 2);
+            options.lies = vec!["silent-leader", "hidden-entries", "suspicion"];
+            many_view_changes(options);
+        }
+        Mutation::GapCountsAsLag => {
+            cluster(options, model, 4, FaultModel::Byzantine, 1);
+            options.lies = vec!["silent-leader"];
+            quiet_chaos(options);
+        }
+        Mutation::TimersRestart => {
+            cluster(options, model, 4, FaultModel::Byzantine, 1);
+            options.lies = vec!["starving-leader"];
+            options.load.is_endless = true;
+            options.load.in_flight = 2;
+            options.load.think_ms = 5;
+            quiet_chaos(options);
+        }
+        Mutation::BodiesOfAllViewsKept => {
+            cluster(options, model, 4, FaultModel::Byzantine, 1);
+            options.lies = vec!["withheld-votes", "suspicion"];
+            options.constants.window_slots = 8;
+            options.constants.interval_slots = 4;
+            options.constants.fresh_slots_max = 8;
+            many_view_changes(options);
         }
         _ => {}
     }
 }
 
-fn crash_model(options: &mut Options, model: Option<Model>) {
+fn cluster(options: &mut Options, model: Option<Model>, replicas: usize, fault_model: FaultModel, liars: usize) {
     if model.is_none() {
-        options.replicas = 3;
-        options.fault_model = FaultModel::Crash;
-        options.liars = 0;
+        options.replicas = replicas;
+        options.fault_model = fault_model;
+        options.liars = liars;
     }
 }
 
@@ -48,9 +96,37 @@ fn many_view_changes(options: &mut Options) {
     constants.timeout_first_ms = 100;
     constants.timeout_max_ms = 800;
     constants.status_period_ms = constants.status_period_ms.min(50);
-    options.faults.split_gap_ms = 300;
-    options.faults.split_ms = 200;
+    options.faults.split_gap_ms = 200;
+    options.faults.split_ms = 250;
     options.faults.crash_gap_ms = 200;
     options.faults.down_ms = 50;
-    options.liars = options.liars.min(1);
+    options.is_watched = false;
+}
+
+/// Nothing fails but the network after the healing, which loses much of what is sent for the first time.
+fn lossy_end(options: &mut Options) {
+    quiet_chaos(options);
+    options.network.healed_loss_per_mille = 400;
+    options.constants.timeout_max_ms = options.constants.timeout_max_ms.max(24 * options.constants.status_period_ms);
+    options.load.in_flight = 1;
+    options.is_watched = false;
+}
+
+/// The end of the run is watched for views that change for no reason.
+fn watched(options: &mut Options) {
+    quiet_chaos(options);
+    options.is_watched = true;
+    options.network.healed_loss_per_mille = 0;
+    options.disk.sync_us_mean = 500;
+    options.constants.timeout_first_ms = 400;
+    options.constants.timeout_max_ms = 1_600;
+}
+
+/// Chaos is short, and nothing in it crashes, stops or splits.
+fn quiet_chaos(options: &mut Options) {
+    options.chaos_ms = 800;
+    options.faults.crash_gap_ms = 0;
+    options.faults.pause_gap_ms = 0;
+    options.faults.split_gap_ms = 0;
+    options.faults.jump_gap_ms = 0;
 }

@@ -52,6 +52,7 @@ pub struct Client {
     next_at_us: u64,
     pending: BTreeMap<u64, Pending>,
     session_window: u64,
+    is_endless: bool,
     /// Extra requests asked for from outside.
     orders: Vec<Vec<Command>>,
 }
@@ -123,6 +124,7 @@ impl Client {
             next_at_us: 0,
             pending: BTreeMap::new(),
             session_window: options.constants.session_window,
+            is_endless: options.load.is_endless && index > 0,
             orders: Vec::new(),
         }
     }
@@ -145,7 +147,7 @@ impl Client {
     /// Whether it has made all its requests and believes an answer to each.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.made >= self.options.requests && self.orders.is_empty() && self.pending.is_empty()
+        !self.is_endless && self.made >= self.options.requests && self.orders.is_empty() && self.pending.is_empty()
     }
 
     /// How many requests it still has to make or wait for.
@@ -159,9 +161,9 @@ impl Client {
         self.orders.push(commands);
     }
 
-    /// Makes no more requests of its own.
+    /// Makes no more requests than it was to make at least.
     pub fn stop(&mut self) {
-        self.made = self.options.requests;
+        self.is_endless = false;
     }
 
     /// Time has passed: new requests, and old ones again.
@@ -285,7 +287,7 @@ impl Client {
         if !self.orders.is_empty() {
             return Some(self.orders.remove(0));
         }
-        if self.made >= self.options.requests || now_us < self.next_at_us {
+        if (self.made >= self.options.requests && !self.is_endless) || now_us < self.next_at_us {
             return None;
         }
         self.made += 1;

@@ -27,7 +27,13 @@ struct Pending {
 
 impl Default for Disk {
     fn default() -> Self {
-        Self { store: Arc::new(MemStore::new()), waiting: VecDeque::new(), running: Vec::new(), done: None, submitted: None }
+        Self {
+            store: Arc::new(MemStore::new()),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            done: None,
+            submitted: None,
+        }
     }
 }
 

@@ -102,7 +102,10 @@ impl History {
     /// How many commands were answered up to a time.
     #[must_use]
     pub fn answered_by(&self, at_us: u64) -> usize {
-        self.operations.iter().filter(|operation| operation.answered.as_ref().is_some_and(|(at, _)| *at <= at_us)).count()
+        self.operations
+            .iter()
+            .filter(|operation| operation.answered.as_ref().is_some_and(|(at, _)| *at <= at_us))
+            .count()
     }
 
     /// How many are not answered yet.

@@ -31,7 +31,8 @@ impl Troublemaker {
         let foreign = random.pick(sessions).copied().unwrap_or_default();
         let ahead = Position { slot: highest.plus(random.range(1, 1_000_000)), index: 0 };
         let command = Blob::copy(&random.bytes::<8>());
-        let commands = |session: SessionId| Call::Commands { session, ack: 0, first: 1, commands: vec![command.clone()] };
+        let commands =
+            |session: SessionId| Call::Commands { session, ack: 0, first: 1, commands: vec![command.clone()] };
         let call = match random.range(0, 4) {
             0 => commands(foreign),
             1 => commands(SessionId(ahead)),

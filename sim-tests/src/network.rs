@@ -39,8 +39,7 @@ pub enum Shape {
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Isolate, Self::Mute, Self::Deaf, Self::Halves, Self::Bridge, Self::Random];
+    pub const ALL: [Self; 6] = [Self::Isolate, Self::Mute, Self::Deaf, Self::Halves, Self::Bridge, Self::Random];
 }
 
 /// How many old messages are kept to be replayed.

@@ -66,6 +66,8 @@ pub struct FaultOptions {
     pub skew_ms_max: u64,
     /// Whether a faulty replica stays down when the others are healed.
     pub stay_down: bool,
+    /// Whether a correct replica is left alone with a bad connection when the others are healed.
+    pub leaves_stray: bool,
 }
 
 /// What clients do.
@@ -77,6 +79,8 @@ pub struct LoadOptions {
     pub requests: usize,
     /// How many requests each keeps in flight.
     pub in_flight: usize,
+    /// Whether all but the first go on making requests until the first has its answers.
+    pub is_endless: bool,
     /// Commands in a request, at most.
     pub commands_max: usize,
     /// Different keys.
@@ -176,7 +180,8 @@ impl Options {
         }
         let disk = disk(&mut random);
         // Only where no honest delay comes near the first time-out.
-        let is_calm = network.healed_loss_per_mille == 0 && disk.sync_us_mean <= 1_000 && constants.timeout_first_ms >= 300;
+        let is_calm =
+            network.healed_loss_per_mille == 0 && disk.sync_us_mean <= 1_000 && constants.timeout_first_ms >= 300;
         Self {
             seed,
             replicas,
@@ -201,8 +206,8 @@ fn cluster(random: &mut Random, model: Model) -> (usize, FaultModel) {
         Model::Byzantine => (random.weighted(&[(6, 4), (1, 5), (1, 6), (3, 7)], 4), FaultModel::Byzantine),
         Model::Crash => (random.weighted(&[(1, 1), (1, 2), (6, 3), (1, 4), (3, 5), (1, 7)], 3), FaultModel::Crash),
         Model::Hybrid => {
-            let (replicas, byzantine) =
-                random.weighted(&[(2, (4, 1)), (2, (5, 1)), (4, (6, 1)), (1, (7, 1)), (1, (7, 2)), (1, (5, 0))], (6, 1));
+            let (replicas, byzantine) = random
+                .weighted(&[(2, (4, 1)), (2, (5, 1)), (4, (6, 1)), (1, (7, 1)), (1, (7, 2)), (1, (5, 0))], (6, 1));
             (replicas, FaultModel::Hybrid { byzantine })
         }
     }
@@ -260,7 +265,8 @@ fn disk(random: &mut Random) -> DiskOptions {
 
 fn faults(random: &mut Random, constants: &Constants) -> FaultOptions {
     let slowest = constants.timeout_max_ms;
-    let gap = |random: &mut Random, common: u64| if random.chance(750) { random.range(common / 2, 2 * common) } else { 0 };
+    let gap =
+        |random: &mut Random, common: u64| if random.chance(750) { random.range(common / 2, 2 * common) } else { 0 };
     FaultOptions {
         crash_gap_ms: gap(random, 400),
         down_ms: if random.chance(500) { random.range(5, 200) } else { random.range(200, slowest) },
@@ -272,6 +278,7 @@ fn faults(random: &mut Random, constants: &Constants) -> FaultOptions {
         split_ms: random.range(50, slowest),
         skew_ms_max: random.weighted(&[(1, 0), (1, 50), (1, 200)], 0),
         stay_down: random.chance(300),
+        leaves_stray: random.chance(250),
     }
 }
 
@@ -282,6 +289,7 @@ fn load(random: &mut Random, constants: &Constants) -> LoadOptions {
         clients: random.range(2, 5) as usize,
         requests: random.range(25, 80) as usize,
         in_flight: (random.range(1, 6) as usize).min(window / (2 * commands_max)).max(1),
+        is_endless: random.chance(200),
         commands_max,
         keys: random.range(2, 8),
         think_ms: random.weighted(&[(2, 5), (3, 40), (1, 120)], 40),

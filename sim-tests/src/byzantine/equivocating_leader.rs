@@ -46,8 +46,7 @@ impl EquivocatingLeader {
     /// The own votes for the second proposal, as if all went well with it.
     fn votes(&self, plot: &Plot<'_>, second: Proposal) -> Vec<PeerMessage> {
         let Proposal { epoch, view, slot, digest } = second;
-        let phases: &[Phase] =
-            if self.commits_at_once { &[Phase::Prepare, Phase::Commit] } else { &[Phase::Prepare] };
+        let phases: &[Phase] = if self.commits_at_once { &[Phase::Prepare, Phase::Commit] } else { &[Phase::Prepare] };
         let vote = |phase: &Phase| plot.sign(Vote { phase: *phase, epoch, view, slot, digest });
         phases.iter().map(|phase| PeerMessage::Ordering(Message::Vote(vote(phase)))).collect()
     }

@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 
 use polder_consensus::Message;
 use polder_node::replica::PeerMessage;
-use polder_types::{
-    Blob, Digest, Keyring, NodeFrame, Quorum, ReplicaId, Seq, Signed, SigningKey, Statement, View,
-};
+use polder_types::{Blob, Digest, Keyring, NodeFrame, Quorum, ReplicaId, Seq, Signed, SigningKey, Statement, View};
 
 use crate::random::Random;
 
@@ -22,6 +20,7 @@ mod hidden_entries;
 mod mutated_fields;
 mod selective_new_view;
 mod silent_leader;
+mod starving_leader;
 mod suspicion;
 mod withheld_votes;
 mod wrong_chunks;
@@ -193,8 +192,8 @@ impl Liar {
 
     /// What becomes of a frame on its way to a client.
     pub fn answer(&mut self, plot: &mut Plot<'_>, frame: NodeFrame) -> Option<NodeFrame> {
-        let active = self.actors.iter_mut().filter(|(is_active, _)| *is_active);
-        active.fold(Some(frame), |frame, (_, actor)| frame.and_then(|frame| actor.answer(plot, frame)))
+        let mut active = self.actors.iter_mut().filter(|(is_active, _)| *is_active);
+        active.try_fold(frame, |frame, (_, actor)| actor.answer(plot, frame))
     }
 
     /// What it makes up by itself.
@@ -206,7 +205,7 @@ impl Liar {
 
 type Make = fn(&mut Random) -> Box<dyn Actor>;
 
-fn kinds() -> [Make; 12] {
+fn kinds() -> [Make; 13] {
     [
         |random| Box::new(equivocating_leader::EquivocatingLeader::new(random)),
         |random| Box::new(silent_leader::SilentLeader::new(random)),
@@ -218,6 +217,7 @@ fn kinds() -> [Make; 12] {
         |_| Box::new(false_checkpoints::FalseCheckpoints),
         |_| Box::new(suspicion::Suspicion),
         |random| Box::new(mutated_fields::MutatedFields::new(random)),
+        |_| Box::<starving_leader::StarvingLeader>::default(),
         |_| Box::new(wrong_chunks::WrongChunks),
         |_| Box::new(wrong_replies::WrongReplies),
     ]
@@ -231,4 +231,3 @@ pub fn ordering(message: &PeerMessage) -> Option<&Message> {
         _ => None,
     }
 }
-

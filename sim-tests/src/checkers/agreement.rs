@@ -37,7 +37,10 @@ impl Agreement {
         match self.decided.get(&after) {
             Some(decided) if decided.history != history => violation(
                 NAME,
-                format!("{replica} goes on after {after} with history {history}, {} had {}", decided.first, decided.history),
+                format!(
+                    "{replica} goes on after {after} with history {history}, {} had {}",
+                    decided.first, decided.history
+                ),
             ),
             _ => Ok(()),
         }

@@ -37,7 +37,10 @@ impl Certificates {
     pub fn seen(&mut self, message: &Message) -> Verdict {
         let Message::Committed(proof, _) = message else { return Ok(()) };
         if proof.statement.phase != Phase::Commit {
-            return violation(NAME, format!("a decision of {} is proved by {:?}s", proof.statement.slot, proof.statement.phase));
+            return violation(
+                NAME,
+                format!("a decision of {} is proved by {:?}s", proof.statement.slot, proof.statement.phase),
+            );
         }
         let (slot, digest) = (proof.statement.slot, proof.statement.digest);
         let first = *self.committed.entry(slot).or_insert(digest);

@@ -46,9 +46,17 @@ impl EqualRoots {
             Some((said, _)) if said == checkpoint => Ok(()),
             Some((said, first)) => violation(
                 NAME,
-                format!("{} says root {} history {} time {} of {}, {first} said root {} history {} time {}",
-                    by(), checkpoint.root, checkpoint.history, checkpoint.time, checkpoint.seq,
-                    said.root, said.history, said.time),
+                format!(
+                    "{} says root {} history {} time {} of {}, {first} said root {} history {} time {}",
+                    by(),
+                    checkpoint.root,
+                    checkpoint.history,
+                    checkpoint.time,
+                    checkpoint.seq,
+                    said.root,
+                    said.history,
+                    said.time
+                ),
             ),
         }
     }

@@ -33,7 +33,10 @@ impl Validity {
     pub fn executed(&self, replica: ReplicaId, slot: Seq, batch: &Batch) -> Verdict {
         let forged = batch.requests.iter().find(|request| !self.signed.contains(&request.digest()));
         forged.map_or(Ok(()), |request| {
-            violation(NAME, format!("{replica} executed request {} at {slot}, which no client signed", request.digest()))
+            violation(
+                NAME,
+                format!("{replica} executed request {} at {slot}, which no client signed", request.digest()),
+            )
         })
     }
 }

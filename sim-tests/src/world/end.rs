@@ -7,7 +7,7 @@ use crate::checkers::progress::{self, End};
 use crate::checkers::{Verdict, exactly_once, linearizable, undisturbed, validity};
 use crate::client::Client;
 use crate::history::{Command, Reply};
-use crate::network::Party;
+use crate::network::{Blocked, Party, Shape};
 
 /// A view that is to stay.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,7 @@ impl World {
             }
             self.healed.push(self.hosts[host].id);
         }
+        self.leave_stray();
         let clients = self.hosts.len()..self.hosts.len() + self.clients.len();
         let healed = self.healed.iter().map(|id| Party(id.0.into()));
         let calm: Vec<Party> = healed.chain(clients.map(Party)).collect();
@@ -61,9 +62,30 @@ impl World {
         Ok(())
     }
 
+    /// One correct replica may be left alone, if the faults allow one more: it can be heard, or hear, or neither.
+    fn leave_stray(&mut self) {
+        let quorum = self.keyring.quorum();
+        if !self.options.faults.leaves_stray || self.healed.len() <= quorum.quorum() {
+            return;
+        }
+        let index = self.fault_random.below(self.healed.len());
+        let stray = self.healed.remove(index);
+        let shape =
+            *self.fault_random.pick(&[Shape::Deaf, Shape::Deaf, Shape::Mute, Shape::Isolate]).unwrap_or(&Shape::Deaf);
+        self.trace.line(format_args!("{} {stray} is left alone: {shape:?}", self.now_us));
+        let parties: Vec<Party> = (0..self.hosts.len()).map(Party).collect();
+        self.network.split(shape, Party(stray.0.into()), &parties, u64::MAX, Blocked::Lose);
+        let host = usize::from(stray.0);
+        let life = self.hosts[host].life;
+        self.schedule(0, Happening::Restart { host, life });
+    }
+
     /// Looks whether all is answered; then reads the lists; then ends the run.
     pub(super) fn look(&mut self) -> Verdict {
         self.schedule(LOOK_US, Happening::Look);
+        if self.clients.first().is_none_or(Client::is_done) {
+            self.clients.iter_mut().for_each(Client::stop);
+        }
         let end = self.describe_end();
         progress::check(&end)?;
         if !end.is_settled() {

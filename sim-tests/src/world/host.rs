@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use polder_checkpoint::{CertifiedState, Store as _, images, install};
+use polder_consensus::Message;
 use polder_consensus::Now;
 use polder_executor::FrozenPartition;
 use polder_node::replica::{Action, Event, Replica, VerifiedPeer};
-use polder_consensus::Message;
 use polder_types::{ReplicaId, Seq, Timestamp};
 
 use crate::byzantine::Liar;

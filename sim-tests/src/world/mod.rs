@@ -23,8 +23,8 @@ use polder_consensus::Seen;
 use polder_executor::Frozen;
 use polder_node::replica::{Disk, Event, Replica, ReplicaConfig, Start, VerifiedPeer, verify_peer};
 use polder_types::{
-    ClientAccess, Digest, Domain, Genesis, GenesisError, Keyring, Member, NodeFrame, Nonce, ReplicaId, SessionId, SignedRequest, SigningKey,
-    Verified, decode,
+    ClientAccess, Digest, Domain, Genesis, GenesisError, Keyring, Member, NodeFrame, Nonce, ReplicaId, SessionId,
+    SignedRequest, SigningKey, Verified, decode,
 };
 
 use crate::byzantine::{Liar, Shared};
@@ -82,7 +82,7 @@ impl fmt::Display for Parcel {
 #[derive(Debug)]
 enum Happening {
     Tick { host: usize, life: u64 },
-    Arrive(Copy<Parcel>),
+    Arrive(Box<Copy<Parcel>>),
     DiskDone { host: usize, life: u64, disk: Disk },
     Digested { host: usize, life: u64, frozen: Frozen },
     Work { host: usize, life: u64 },
@@ -324,7 +324,7 @@ impl World {
             Happening::Work { host, life } if self.is_current(host, life) => self.work(host),
             Happening::Resume { host, life } if self.is_current(host, life) => self.resume(host),
             Happening::Restart { host, life } if self.is_current(host, life) => self.restart(host),
-            Happening::Arrive(copy) => self.arrive(copy),
+            Happening::Arrive(copy) => self.arrive(*copy),
             Happening::MakeUp { host } => self.make_up(host),
             Happening::Mischief => {
                 self.mischief();
@@ -369,7 +369,11 @@ impl World {
     }
 
     /// Asks the receiver whether it wants the message; some messages come as bytes and are verified anew.
-    fn admit(&mut self, host: usize, message: VerifiedPeer) -> Result<Option<VerifiedPeer>, crate::checkers::Violation> {
+    fn admit(
+        &mut self,
+        host: usize,
+        message: VerifiedPeer,
+    ) -> Result<Option<VerifiedPeer>, crate::checkers::Violation> {
         if let VerifiedPeer::Ordering(ordering) = &message {
             if self.hosts[host].liar.is_some() {
                 self.shared.note(ordering.message());
@@ -415,12 +419,9 @@ impl World {
         self.checkers.validity.signed(request.digest());
         for to in 0..self.hosts.len() {
             if self.order.chance(500) {
-                self.schedule(1_000, Happening::Arrive(Copy {
-                    at_us: self.now_us,
-                    from: Party(usize::MAX),
-                    to: Party(to),
-                    message: Parcel::Request(request.clone()),
-                }));
+                let message = Parcel::Request(request.clone());
+                let copy = Copy { at_us: self.now_us, from: Party(usize::MAX), to: Party(to), message };
+                self.schedule(1_000, Happening::Arrive(Box::new(copy)));
             }
         }
     }
@@ -461,7 +462,7 @@ impl World {
         }
         for copy in self.network.send(self.now_us, from, to, message) {
             let after_us = copy.at_us - self.now_us;
-            self.schedule(after_us, Happening::Arrive(copy));
+            self.schedule(after_us, Happening::Arrive(Box::new(copy)));
         }
     }
 

@@ -92,7 +92,10 @@ impl World {
         if let Some(root) = status.root
             && !self.checkers.equal_roots.agrees(status.certified, root)
         {
-            return violation("equal-roots", format!("{me} holds {root} as the certified root of {}", status.certified));
+            return violation(
+                "equal-roots",
+                format!("{me} holds {root} as the certified root of {}", status.certified),
+            );
         }
         let held = Sizes {
             waiting: status.core.waiting as u64,
