@@ -1,5 +1,6 @@
 //! Real processes on the loopback interface: four replicas killed with -9 under load and restarted, and an import
 //! compared with its export, byte for byte. Needs the binary: `./run test` builds it and sets `POLDER_BIN`.
+#![allow(clippy::panic, missing_docs)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
