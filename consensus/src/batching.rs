@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use polder_types::{Batch, Digest, ReplicaId, Seq, Timestamp};
+use polder_types::{Batch, Digest, ReplicaId, Seq};
 
 use crate::progress::Timer;
 use crate::{Core, Message, Output, Proposal, To, VerifiedMessage};
@@ -16,8 +16,6 @@ pub(crate) struct Leading {
     pub(crate) next: Seq,
     /// The VIEW-CHANGEs for the current view, one a replica: from them its NEW-VIEW is formed (R9, R42).
     pub(crate) changes: BTreeMap<ReplicaId, Arc<VerifiedMessage>>,
-    /// The largest time of a delivered or proposed batch.
-    pub(crate) last_time: Timestamp,
 }
 
 impl Leading {
@@ -41,8 +39,8 @@ impl Core {
             if requests.is_empty() && !self.filler_is_due(slot) {
                 return;
             }
-            self.leading.last_time = self.leading.last_time.max(self.wall);
-            let batch = Batch { ts: self.leading.last_time, requests };
+            // R27: time never goes back at execution, whatever a leader says; so it says what its clock says.
+            let batch = Batch { ts: self.wall, requests };
             self.leading.next = slot.next();
             self.propose_batch(slot, batch, out);
         }

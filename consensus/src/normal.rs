@@ -299,7 +299,6 @@ impl Core {
             self.window.history = history;
             self.window.delivered = slot;
             let (bytes, batch) = (body.bytes.clone(), body.batch.clone());
-            self.leading.last_time = self.leading.last_time.max(batch.ts);
             self.note_tail(slot, !batch.requests.is_empty());
             #[cfg(polder_mutations)]
             let batch = self.planted_time(batch);
