@@ -66,16 +66,19 @@ impl Digesting {
         *self = Self::default();
     }
 
-    /// The next snapshot to digest. Of cuts that are stable already only the newest is of use: its certificate is at
+    /// Forgets snapshots that are of no use. Of cuts that are stable already only the newest is: its certificate is at
     /// hand, and nobody waits for this replica's statement about the others. A cut above them is never skipped.
-    fn next(&mut self, stable: Seq) -> Option<Frozen> {
+    fn skip(&mut self, stable: Seq) {
+        let Some(newest) = self.waiting.range(..=stable).next_back().map(|(cut, _)| *cut) else { return };
+        self.waiting = self.waiting.split_off(&newest);
+        let now = self.now;
+        self.histories.retain(|cut, _| *cut >= newest || Some(*cut) == now);
+    }
+
+    /// The next snapshot to digest, once none is in digestion.
+    fn next(&mut self) -> Option<Frozen> {
         if self.now.is_some() {
             return None;
-        }
-        let newest_stable = self.waiting.range(..=stable).next_back().map(|(cut, _)| *cut);
-        if let Some(newest) = newest_stable {
-            self.waiting = self.waiting.split_off(&newest);
-            self.histories = self.histories.split_off(&newest);
         }
         let (cut, frozen) = self.waiting.pop_first()?;
         self.now = Some(cut);
@@ -101,7 +104,9 @@ impl<S: Service> Replica<S> {
 
     fn digest_next(&mut self, out: &mut Vec<Action>) {
         let stable = self.planner.stable().map_or(Seq::ZERO, |certificate| certificate.statement().seq);
-        if let Some(frozen) = self.digesting.next(stable) {
+        // Also while one is in digestion: a slow digest must not gather all cuts that pass meanwhile.
+        self.digesting.skip(stable);
+        if let Some(frozen) = self.digesting.next() {
             out.push(Action::Digest { frozen });
         }
     }
