@@ -123,7 +123,7 @@ mod tests {
     use crate::random::Purpose;
 
     fn options() -> DiskOptions {
-        DiskOptions { sync_us_min: 10, sync_us_mean: 10, stall_per_mille: 0, stall_us: 0 }
+        DiskOptions { sync_us_min: 10, sync_us_mean: 10, stall_per_mille: 0, stall_us: 0, digest_us_max: 0 }
     }
 
     fn put(value: u8) -> Writes {

@@ -12,13 +12,17 @@
 //! | `run` | delivers everything but STATUS until nothing is left; `run without 3`: nothing to or from 3 (it is lost) |
 //! | `tick 500` | time passes, 10 ms a tick; `tick 500 1 2`: these replicas notice |
 //! | `crash 1`, `start 1` | unsynced writes are lost; it comes back from its disks |
+//! | `save 1`, `load 1` | copies its disks; puts them back to that copy while it is down |
+//! | `clock 0 60000` | its wall clock is so many milliseconds ahead, or behind |
 //! | `held` | what is on its way |
 //! | `status` | one line a replica |
 //! | `lists` | what client 0 believes |
 //! | `quiet …` | any command, and nothing is printed; to deliver nothing is then no error |
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use polder_checkpoint::MemStore;
 use polder_types::{Constants, FaultModel, ReplicaId, Wire as _};
 
 use crate::checkers::Verdict;
@@ -85,7 +89,7 @@ pub fn print(blocks: &[Block]) -> String {
 ///
 /// In words, when a command is none, or a property does not hold.
 pub fn run(blocks: &[Block]) -> Result<Vec<Block>, String> {
-    let mut script = Script { world: None };
+    let mut script = Script { world: None, saved: BTreeMap::new() };
     let mut done = Vec::new();
     for block in blocks {
         let mut output = String::new();
@@ -101,6 +105,8 @@ pub fn run(blocks: &[Block]) -> Result<Vec<Block>, String> {
 
 struct Script {
     world: Option<World>,
+    /// Copies of the two disks of a replica.
+    saved: BTreeMap<ReplicaId, [MemStore; 2]>,
 }
 
 impl Script {
@@ -131,7 +137,11 @@ impl Script {
             }
             ["request", rest @ ..] => world.ask(0, vec![request(rest)?]),
             ["deliver", which, kind @ ..] => {
-                deliver(world, which, kind, true).map_err(|violation| violation.to_string())??;
+                match deliver(world, which, kind, true) {
+                    Ok(done) => done?,
+                    // What a script is to show may be just this.
+                    Err(violation) => printed = format!("violated {violation}\n"),
+                }
             }
             ["drop", which, kind @ ..] => {
                 deliver(world, which, kind, false).map_err(|violation| violation.to_string())??;
@@ -144,6 +154,24 @@ impl Script {
             ["tick", ms, who @ ..] => tick(world, ms, who)?,
             ["crash", who] => world.stop(replica(who)?),
             ["start", who] => world.start(replica(who)?).map_err(|violation| violation.to_string())?,
+            ["clock", who, ms] => {
+                let who = replica(who)?;
+                let host = world.hosts.get_mut(usize::from(who.0)).ok_or("there is no such replica")?;
+                host.skew_ms = ms.parse().map_err(|_| format!("{ms} is no number of milliseconds"))?;
+            }
+            ["save", who] => {
+                let who = replica(who)?;
+                let host = world.hosts.get(usize::from(who.0)).ok_or("there is no such replica")?;
+                self.saved.insert(who, [host.log.store().snapshot(), host.state.store().snapshot()]);
+            }
+            ["load", who] => {
+                let who = replica(who)?;
+                let [log, state] = self.saved.get(&who).ok_or("nothing was saved of it")?;
+                let host = world.hosts.get(usize::from(who.0)).filter(|host| !host.is_up());
+                let host = host.ok_or("it is not down")?;
+                host.log.store().restore(log);
+                host.state.store().restore(state);
+            }
             ["held"] => printed.push_str(&held(world)),
             ["status"] => {
                 world.trace_statuses();
@@ -151,7 +179,7 @@ impl Script {
             ["lists"] => printed.push_str(&lists(world)),
             _ => return Err("no such command".to_string()),
         }
-        Ok(printed + &readable(&world.trace.take()))
+        Ok(readable(&world.trace.take()) + &printed)
     }
 
     fn cluster(&mut self, words: &[&str]) -> Result<String, String> {
@@ -207,7 +235,7 @@ fn options() -> Options {
         unwanted_per_mille: 0,
         healed_loss_per_mille: 0,
     };
-    let disk = DiskOptions { sync_us_min: 10, sync_us_mean: 0, stall_per_mille: 0, stall_us: 0 };
+    let disk = DiskOptions { sync_us_min: 10, sync_us_mean: 0, stall_per_mille: 0, stall_us: 0, digest_us_max: 0 };
     let faults = FaultOptions {
         crash_gap_ms: 0,
         down_ms: 0,

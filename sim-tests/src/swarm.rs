@@ -41,6 +41,8 @@ pub struct DiskOptions {
     pub stall_per_mille: u64,
     /// How long a stall lasts.
     pub stall_us: u64,
+    /// How long one replica, the slowest, takes for a digest, at most.
+    pub digest_us_max: u64,
 }
 
 /// How often what fails during chaos. Mean gaps in milliseconds, 0 for never.
@@ -260,6 +262,7 @@ fn disk(random: &mut Random) -> DiskOptions {
         sync_us_mean: random.weighted(&[(2, 100), (2, 1_000), (1, 8_000)], 1_000),
         stall_per_mille: random.range(0, 5),
         stall_us: random.range(20_000, 400_000),
+        digest_us_max: random.weighted(&[(4, 5_000), (1, 100_000), (1, 800_000)], 5_000),
     }
 }
 

@@ -29,6 +29,10 @@ pub struct End {
     pub bound_ms: u64,
     /// Requests without an answer.
     pub unanswered: usize,
+    /// Requests that replicas still hold, though nobody waits for them.
+    pub held: usize,
+    /// Replicas whose disks lead to a cut too far below the stable one (C10), and to which.
+    pub undurable: Vec<(ReplicaId, Seq)>,
     /// Healed replicas and the slot up to which each has executed.
     pub executed: Vec<(ReplicaId, Seq)>,
     /// The highest slot executed.
@@ -39,7 +43,10 @@ impl End {
     /// Whether all is answered and all have caught up.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.unanswered == 0 && self.executed.iter().all(|(_, executed)| *executed == self.highest)
+        self.unanswered == 0
+            && self.held == 0
+            && self.undurable.is_empty()
+            && self.executed.iter().all(|(_, executed)| *executed == self.highest)
     }
 }
 
@@ -62,8 +69,9 @@ pub fn check(end: &End) -> Verdict {
     violation(
         NAME,
         format!(
-            "{} ms after the healing {} requests are unanswered; highest slot {}, behind: {lagging}",
-            end.since_ms, end.unanswered, end.highest
+            "{} ms after the healing {} requests are unanswered, {} are held for nobody; highest slot {}, behind: \
+             {lagging}; not durable: {:?}",
+            end.since_ms, end.unanswered, end.held, end.highest, end.undurable
         ),
     )
 }
@@ -77,6 +85,8 @@ mod tests {
             since_ms: 1_001,
             bound_ms: 1_000,
             unanswered: 0,
+            held: 0,
+            undurable: Vec::new(),
             executed: vec![(ReplicaId(0), Seq(9)), (ReplicaId(1), Seq(9))],
             highest: Seq(9),
         }
@@ -91,6 +101,12 @@ mod tests {
     #[test]
     fn an_unanswered_request_is_caught() {
         assert!(check(&End { unanswered: 1, ..end() }).is_err());
+    }
+
+    #[test]
+    fn a_request_that_is_held_for_nobody_and_a_disk_that_stands_are_caught() {
+        assert!(check(&End { held: 1, ..end() }).is_err());
+        assert!(check(&End { undurable: vec![(ReplicaId(1), Seq(2))], ..end() }).is_err());
     }
 
     #[test]

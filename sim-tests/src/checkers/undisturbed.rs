@@ -1,5 +1,5 @@
-//! **Undisturbed.** While a quorum is connected and its leader is correct, nobody changes the view: neither liars, nor
-//! those that are down, nor requests that cannot execute.
+//! **Undisturbed.** While a quorum is connected and its leader is correct, nobody changes the view and none of them
+//! suspects: neither for liars, nor for those that are down, nor for what clients send.
 //!
 //! R4, R5 (at the end of a run only; the partial splits of R5 have tests of their own), R6.
 
@@ -14,10 +14,10 @@ pub const NAME: &str = "undisturbed";
 ///
 /// # Errors
 ///
-/// When one has left the view that all were in.
-pub fn check(before: View, leader: ReplicaId, after: &[(ReplicaId, View)]) -> Verdict {
-    after.iter().find(|(_, view)| *view != before).map_or(Ok(()), |(replica, view)| {
-        violation(NAME, format!("{replica} went from {before} to {view} under its correct leader {leader}"))
+/// When one has left the view that all were in, or suspects its leader.
+pub fn check(before: View, leader: ReplicaId, after: &[(ReplicaId, View, bool)]) -> Verdict {
+    after.iter().find(|(_, view, suspects)| *view != before || *suspects).map_or(Ok(()), |(replica, view, _)| {
+        violation(NAME, format!("{replica} suspects {leader} in {before} (it is in {view}), and that is correct"))
     })
 }
 
@@ -28,7 +28,9 @@ mod tests {
     #[test]
     fn a_view_that_changes_for_no_reason_is_caught() {
         let leader = ReplicaId(0);
-        assert_eq!(check(View(4), leader, &[(ReplicaId(0), View(4)), (ReplicaId(1), View(4))]), Ok(()));
-        assert!(check(View(4), leader, &[(ReplicaId(0), View(4)), (ReplicaId(1), View(5))]).is_err());
+        let calm = (ReplicaId(0), View(4), false);
+        assert_eq!(check(View(4), leader, &[calm, (ReplicaId(1), View(4), false)]), Ok(()));
+        assert!(check(View(4), leader, &[calm, (ReplicaId(1), View(5), false)]).is_err());
+        assert!(check(View(4), leader, &[calm, (ReplicaId(1), View(4), true)]).is_err());
     }
 }

@@ -68,7 +68,7 @@ impl World {
                 }
                 Action::Digest { frozen } => {
                     let life = self.hosts[host].life;
-                    let after_us = self.disk_random.range(10, 5_000);
+                    let after_us = 10 + self.disk_random.range(0, self.hosts[host].digest_us_max);
                     self.schedule(after_us, Happening::Digested { host, life, frozen });
                 }
                 Action::WriteImages { cut, partitions } => {
@@ -231,6 +231,10 @@ impl World {
     }
 
     fn reply(&mut self, host: usize, client: ClientId, frame: NodeFrame) {
+        if client == self.troublemaker.id() {
+            self.troublemaker.hear(&frame);
+            return;
+        }
         let Some(index) = self.clients.iter().position(|other| other.id() == client) else { return };
         self.send_frame(host, Party(self.hosts.len() + index), frame);
     }

@@ -24,6 +24,9 @@ pub(super) enum Fault {
     Jump,
 }
 
+/// Sometimes a wall clock jumps by an hour.
+const HOUR_MS: u64 = 3_600_000;
+
 /// How far a wall clock jumps, in milliseconds: well beyond what a batch's time may be ahead (R27).
 const JUMP_MS_MAX: u64 = 2_000;
 
@@ -147,7 +150,8 @@ impl World {
     /// A wall clock jumps, ahead or back.
     fn jump(&mut self) {
         let host = self.fault_random.below(self.hosts.len());
-        let jump_ms = self.fault_random.range(0, 2 * JUMP_MS_MAX) as i64 - JUMP_MS_MAX as i64;
+        let jump_ms_max = if self.fault_random.chance(200) { HOUR_MS } else { JUMP_MS_MAX };
+        let jump_ms = self.fault_random.range(0, 2 * jump_ms_max) as i64 - jump_ms_max as i64;
         self.trace.line(format_args!("{} the wall clock of r{host} jumps to {jump_ms} ms", self.now_us));
         self.hosts[host].skew_ms = jump_ms;
     }

@@ -1,5 +1,6 @@
 //! The healing, and what must follow from it.
 
+use polder_node::replica::ReplicaStatus;
 use polder_types::{Answer, ReplicaId, View, Wire as _};
 
 use super::{Happening, World};
@@ -107,7 +108,6 @@ impl World {
 
     /// R5: under a correct leader the view stays, while a client makes a request now and then.
     fn watch(&mut self, end: End) -> Verdict {
-        let views = self.healed_views();
         match self.watch {
             None => match self.calm_leader() {
                 Some((view, leader)) => {
@@ -118,7 +118,9 @@ impl World {
                 None => self.end = Some(end),
             },
             Some(watch) => {
-                undisturbed::check(watch.view, watch.leader, &views)?;
+                let cores = self.healed_statuses().into_iter().map(|(id, status)| (id, status.core));
+                let cores: Vec<_> = cores.map(|(id, core)| (id, core.view, core.suspects)).collect();
+                undisturbed::check(watch.view, watch.leader, &cores)?;
                 if self.now_us >= watch.until_us {
                     self.end = Some(end);
                 } else if let Some(client) = self.clients.first_mut() {
@@ -129,33 +131,38 @@ impl World {
         Ok(())
     }
 
-    fn healed_views(&self) -> Vec<(ReplicaId, View)> {
+    fn healed_statuses(&self) -> Vec<(ReplicaId, ReplicaStatus)> {
         let status = |id: &ReplicaId| self.hosts[usize::from(id.0)].replica.as_ref().map(|replica| replica.status());
-        let healed = self.healed.iter().filter_map(|id| status(id).map(|status| (*id, status.core.view)));
-        healed.collect()
+        self.healed.iter().filter_map(|id| status(id).map(|status| (*id, status))).collect()
     }
 
     /// The view that all healed replicas are in, if it has a correct leader whom nobody suspects.
     fn calm_leader(&self) -> Option<(View, ReplicaId)> {
-        let statuses = self.healed.iter().filter_map(|id| self.hosts[usize::from(id.0)].replica.as_ref());
-        let statuses: Vec<_> = statuses.map(|replica| replica.status().core).collect();
-        let first = statuses.first()?;
-        let is_calm = statuses.iter().all(|core| core.view == first.view && core.entered && !core.suspects);
+        let statuses = self.healed_statuses();
+        let first = &statuses.first()?.1.core;
+        let mut cores = statuses.iter().map(|(_, status)| &status.core);
+        let is_calm = cores.all(|core| core.view == first.view && core.entered && !core.suspects);
         (is_calm && self.healed.contains(&first.leader)).then_some((first.view, first.leader))
     }
 
     fn describe_end(&self) -> End {
         let since_us = self.now_us - self.healed_at_us.unwrap_or(self.now_us);
         let requests = (self.options.load.clients * self.options.load.requests) as u64;
-        let executed = self.healed.iter().map(|id| {
-            let replica = self.hosts[usize::from(id.0)].replica.as_ref();
-            (*id, replica.map_or(polder_types::Seq::ZERO, |replica| replica.status().executed))
-        });
-        let executed: Vec<_> = executed.collect();
+        let statuses = self.healed_statuses();
+        let executed: Vec<_> = statuses.iter().map(|(id, status)| (*id, status.executed)).collect();
+        let unanswered = self.clients.iter().map(Client::unanswered).sum();
+        // While clients make requests some are held; what a lying client sent is its own affair.
+        let counts_held = unanswered == 0 && self.options.load.mischief_gap_ms == 0;
+        let held = statuses.iter().map(|(_, status)| status.core.waiting).sum();
+        let lag_slots = 2 * self.options.constants.interval_slots;
+        let undurable = statuses.iter().map(|(id, status)| (*id, status.planner.frontier, status.stable));
+        let undurable = undurable.filter(|(_, frontier, stable)| frontier.plus(lag_slots) < *stable);
         End {
             since_ms: since_us / 1_000,
             bound_ms: progress::bound_ms(&self.options.constants, self.keyring.quorum(), requests),
-            unanswered: self.clients.iter().map(Client::unanswered).sum(),
+            unanswered,
+            held: if counts_held { held } else { 0 },
+            undurable: undurable.map(|(id, frontier, _)| (id, frontier)).collect(),
             highest: executed.iter().map(|(_, executed)| *executed).max().unwrap_or_default(),
             executed,
         }

@@ -34,6 +34,8 @@ pub struct Host {
     pub skew_ms: i64,
     /// When its process started, in microseconds.
     pub started_us: u64,
+    /// How long a digest takes, at most.
+    pub digest_us_max: u64,
     /// Until when it stands still.
     pub paused_until_us: u64,
     /// What arrived while it stood still.
@@ -101,6 +103,7 @@ impl Host {
             state: Disk::default(),
             skew_ms: 0,
             started_us: 0,
+            digest_us_max: 5_000,
             paused_until_us: 0,
             backlog: VecDeque::new(),
             doom: None,

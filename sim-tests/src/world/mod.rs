@@ -27,7 +27,7 @@ use polder_types::{
     SignedRequest, SigningKey, Verified, decode,
 };
 
-use crate::byzantine::{Liar, Shared};
+use crate::byzantine::{Liar, Shared, is_in};
 use crate::checkers::progress::End;
 use crate::checkers::{Verdict, violation};
 use crate::client::{Client, Say, Whom};
@@ -227,7 +227,7 @@ impl World {
             healed: Vec::new(),
             answered_in_chaos: 0,
             has_read_lists: false,
-            troublemaker: Troublemaker::new(seed, keyring.cluster()),
+            troublemaker: Troublemaker::new(seed, keyring.cluster(), options.constants.interval_slots),
             watch: None,
             end: None,
             hosts,
@@ -254,6 +254,8 @@ impl World {
             let life = self.hosts[host].life;
             self.schedule(after_us, Happening::Restart { host, life });
         }
+        let slowest = self.fault_random.below(self.hosts.len());
+        self.hosts[slowest].digest_us_max = self.options.disk.digest_us_max;
         for client in 0..self.clients.len() {
             let after_us = self.order.range(0, CLIENT_TICK_US);
             self.schedule(after_us, Happening::ClientTick { client });
@@ -410,18 +412,18 @@ impl World {
         Ok(())
     }
 
-    /// Somebody sends a request that can never execute, or not now, to some replicas.
+    /// The lying client sends something to some replicas.
     fn mischief(&mut self) {
         let after_us = self.order.range(0, 2_000 * self.options.load.mischief_gap_ms);
         self.schedule(after_us, Happening::Mischief);
         let sessions: Vec<SessionId> = self.clients.iter().filter_map(Client::session).collect();
-        let Some(request) = self.troublemaker.make(&sessions, self.checkers.agreement.highest()) else { return };
-        self.checkers.validity.signed(request.digest());
-        for to in 0..self.hosts.len() {
-            if self.order.chance(500) {
-                let message = Parcel::Request(request.clone());
-                let copy = Copy { at_us: self.now_us, from: Party(usize::MAX), to: Party(to), message };
-                self.schedule(1_000, Happening::Arrive(Box::new(copy)));
+        for (receivers, request) in self.troublemaker.make(&sessions, self.checkers.agreement.highest()) {
+            self.checkers.validity.signed(request.digest());
+            for to in self.keyring.quorum().members().filter(|to| is_in(receivers, *to)) {
+                let (from, to) = (Party(usize::MAX), Party(to.0.into()));
+                let copy = Copy { at_us: self.now_us, from, to, message: Parcel::Request(request.clone()) };
+                let after_us = self.order.range(100, 5_000);
+                self.schedule(after_us, Happening::Arrive(Box::new(copy)));
             }
         }
     }
