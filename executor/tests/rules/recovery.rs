@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use polder_executor::{Executor, ExecutorConfig, Frozen, FrozenPartition, PartitionBuilder, RestoreError};
-use polder_types::{Blob, Constants, Epoch, PartitionId, Position, Seq};
+use polder_executor::{
+    Effect, Entry, Executor, ExecutorConfig, Frozen, FrozenPartition, PartitionBuilder, RestoreError,
+};
+use polder_types::{Batch, Blob, Constants, Epoch, PartitionId, Position, Seq};
 
 use crate::script::{Scripted, append, delete, put, writes};
 use crate::world::{World, constants, genesis, redo};
@@ -40,7 +42,7 @@ fn r29_equal_content_has_equal_digests_whatever_its_history() {
             builder.put(Blob::copy(b"other"), entry.clone());
         }
         let at = Position::default();
-        builder.apply(&polder_executor::Effect::Delete { key: Blob::copy(b"other"), at });
+        builder.apply(&Effect::Delete { key: Blob::copy(b"other"), at });
         builder.set_last_delete(partition.last_delete());
         let rebuilt = builder.finish();
         assert_eq!(rebuilt.digest(), partition.digest());
@@ -59,7 +61,7 @@ fn r29_the_digest_covers_key_value_positions_version_and_last_delete() {
         change(&mut builder);
         builder.finish().digest()
     };
-    let with = |change: &dyn Fn(&mut polder_executor::Entry)| {
+    let with = |change: &dyn Fn(&mut Entry)| {
         changed(&|builder| {
             let mut entry = entry.clone();
             change(&mut entry);
@@ -80,6 +82,49 @@ fn r29_the_digest_covers_key_value_positions_version_and_last_delete() {
     for (index, digest) in different.iter().enumerate() {
         assert!(!different[index + 1..].contains(digest), "{index}");
     }
+}
+
+#[test]
+fn r29_a_partition_knows_its_last_delete_and_what_never_was_is_not_deleted() {
+    let mut world = World::new(constants());
+    let session = world.open(1);
+    world.run(1, session, 1, &writes(vec![put("a", "1"), put("b", "1")]));
+    let last_delete = |world: &World| {
+        let keys = usize::from(constants().partitions);
+        world.executor.freeze().partitions()[..keys].iter().map(FrozenPartition::last_delete).max()
+    };
+    // Of what is not there, and of what the command itself put there.
+    world.run(1, session, 2, &writes(vec![delete("c"), put("d", "1"), delete("d")]));
+    assert_eq!(last_delete(&world), Some(Position::default()));
+    for (number, key) in [(3, "a"), (4, "b")] {
+        world.run(1, session, number, &writes(vec![delete(key)]));
+        let at = Position { slot: world.executor.executed(), index: 0 };
+        assert_eq!(last_delete(&world), Some(at));
+    }
+    // Redoing an old one does not bring back its time.
+    let frozen = world.executor.freeze();
+    let deleted = |partition: &&FrozenPartition| partition.last_delete() > Position::default();
+    let partition = frozen.partitions().iter().find(deleted).expect("one with a delete");
+    let mut builder = PartitionBuilder::from(partition);
+    builder.apply(&Effect::Delete { key: Blob::copy(b"a"), at: Position::default() });
+    assert_eq!(builder.finish().last_delete(), partition.last_delete());
+}
+
+#[test]
+fn r26_sessions_that_expire_together_end_in_one_order_wherever_a_replica_was_restored() {
+    let mut world = World::new(Constants { session_expiry_ms: 1_000, session_partitions: 1, ..constants() });
+    let first = world.open(1);
+    world.now = world.now.plus(5);
+    world.open(2);
+    world.now = world.now.plus(5);
+    world.run(1, first, 1, &writes(vec![]));
+    let frozen = world.executor.freeze();
+    let restored = Executor::restore(Arc::new(Scripted), world.config.clone(), &frozen);
+    world.now = world.now.plus(2_000);
+    let executed = world.slot([]);
+    assert_eq!(executed.windows.len(), 2);
+    let batch = Batch { ts: world.now, requests: vec![] };
+    assert_eq!(restored.expect("a state of its own").execute(executed.slot, &batch), executed);
 }
 
 #[test]
