@@ -339,10 +339,13 @@ impl Requests {
         }
     }
 
-    /// The state was replaced by a newer one: which of the waiting requests it has executed is not known, and one that it
-    /// has would arm for ever. Their clients ask again, as after a restart.
-    pub(crate) fn forget_all(&mut self) {
-        *self = Self::new(&self.limits);
+    /// The state was replaced by that of a newer cut: which of the waiting requests it has executed is not known, and one
+    /// that it has would arm for ever. Their clients ask again, as after a restart. What is decided above the cut is
+    /// remembered: a copy of it that comes before it is executed would otherwise wait, and be executed elsewhere.
+    pub(crate) fn forget_waiting(&mut self, cut: Seq) {
+        let mut decided = core::mem::take(&mut self.decided);
+        decided.retain(|_, slot| *slot > cut);
+        *self = Self { decided, ..Self::new(&self.limits) };
     }
 
     /// A view was entered: nothing is proposed in it yet.

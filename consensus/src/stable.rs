@@ -175,7 +175,7 @@ impl Core {
         self.progress.disarm(Timer::Gap);
         self.progress.disarm(Timer::Tail);
         self.progress.disarm(Timer::Filler);
-        self.requests.forget_all();
+        self.requests.forget_waiting(seq);
         self.deliver(out);
         self.drop_bodies();
         self.watch_gap(out);

@@ -1,7 +1,7 @@
 //! What a hostile reader found: each was a way to stop the core or to change views at will.
 
 use polder_consensus::{Fetch, Input, Message, Output, Phase, SessionWindow};
-use polder_types::{Blob, Call, ClientId, Request, Seq, SignedRequest, SigningKey};
+use polder_types::{Batch, Blob, Call, ClientId, Request, Seq, SignedRequest, SigningKey};
 
 use crate::solo::{Solo, batch};
 use crate::world::{constants, session};
@@ -72,6 +72,24 @@ fn what_a_transferred_state_has_executed_arms_nothing() {
     assert!(solo.others.iter().any(|o| matches!(o, Output::FellBehind(_))));
     solo.step(Input::Restored { certificate: stable });
     assert_eq!(solo.core.status().waiting, 0, "whether it was executed is not known: its client asks again");
+}
+
+/// R6: what is decided above a transferred cut, and not executed because a slot before it is missing, does not wait when
+/// it comes again: it will be executed without being proposed.
+#[test]
+fn what_is_decided_above_a_transferred_cut_does_not_wait_again() {
+    let mut solo = Solo::new(4, 1, 1);
+    let request = commands(&solo, 50, 0, 1);
+    let cut = 4 * constants().interval_slots;
+    let batches: Vec<_> = (1..=cut).map(batch).collect();
+    let stable = solo.stable(cut, &batches);
+    solo.step(Input::Stable(stable.clone()));
+    let bytes = Batch { ts: crate::solo::WALL, requests: vec![request.clone()] }.to_blob();
+    let proof = solo.proof(&[0, 2, 3], &crate::solo::vote(Phase::Commit, 0, cut + 2, &bytes));
+    solo.give(2, Message::Committed(proof, bytes));
+    solo.step(Input::Restored { certificate: stable });
+    give(&mut solo, request, WINDOW);
+    assert_eq!(solo.core.status().waiting, 0, "it is decided");
 }
 
 /// R42: rows that cannot execute before the far future must not keep others out.
