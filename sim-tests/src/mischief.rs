@@ -68,7 +68,7 @@ impl Troublemaker {
         if self.own.is_empty() || self.random.chance(100) {
             let cut = Seq(highest.0 - highest.0 % self.interval_slots);
             let open = Call::Open { nonce: self.random.bytes(), cut };
-            return self.to_some(open);
+            return self.send_to_some(open);
         }
         match self.random.range(0, 5) {
             0 => self.impossible(others, highest),
@@ -94,7 +94,7 @@ impl Troublemaker {
             3 => Call::Open { nonce: random.bytes(), cut: far },
             _ => Call::Close { session: foreign },
         };
-        self.to_some(call)
+        self.send_to_some(call)
     }
 
     /// Numbers beyond the window, acknowledgements of what never was, two requests under one number, gaps, an end
@@ -106,28 +106,28 @@ impl Troublemaker {
         let sent = match self.random.range(0, 5) {
             0 => {
                 let first = next + self.random.range(1_000, 100_000);
-                self.to_some(commands(session, 0, first, 1))
+                self.send_to_some(commands(session, 0, first, 1))
             }
             1 => {
                 ahead = self.random.range(1_000, 10_000);
-                self.to_some(commands(session, next + ahead - 1, next + ahead, 1))
+                self.send_to_some(commands(session, next + ahead - 1, next + ahead, 1))
             }
             2 => {
-                let mut two = self.to_some(commands(session, next - 1, next, 1));
-                two.extend(self.to_some(commands(session, next - 1, next, 2)));
+                let mut two = self.send_to_some(commands(session, next - 1, next, 1));
+                two.extend(self.send_to_some(commands(session, next - 1, next, 2)));
                 two
             }
             3 if self.random.chance(300) => {
                 self.own.remove(index);
-                let mut both = self.to_some(Call::Close { session });
-                both.extend(self.to_some(commands(session, next - 1, next, 1)));
+                let mut both = self.send_to_some(Call::Close { session });
+                both.extend(self.send_to_some(commands(session, next - 1, next, 1)));
                 return both;
             }
             4 => {
                 ahead = 2;
-                self.to_some(commands(session, next - 1, next + 1, 1))
+                self.send_to_some(commands(session, next - 1, next + 1, 1))
             }
-            _ => self.to_some(commands(session, next - 1, next, 3)),
+            _ => self.send_to_some(commands(session, next - 1, next, 3)),
         };
         if let Some((_, next)) = self.own.get_mut(index) {
             *next += ahead;
@@ -135,7 +135,7 @@ impl Troublemaker {
         sent
     }
 
-    fn to_some(&mut self, call: Call) -> Vec<Sent> {
+    fn send_to_some(&mut self, call: Call) -> Vec<Sent> {
         let signed = Request { client: self.id, call }.sign(self.cluster, &self.key).verify(self.cluster);
         let Ok(request) = signed else { return Vec::new() };
         if self.old.len() >= OLD_MAX {
