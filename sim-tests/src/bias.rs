@@ -34,6 +34,8 @@ pub fn bias(options: &mut Options, mutation: Mutation, model: Option<Model>) {
             cluster(options, model, 3, FaultModel::Crash, 0);
             lossy_end(options);
             // The leader is often the one that is down for good when the others are healed.
+            options.network.loss_per_mille = 400;
+            options.chaos_ms = 3_000;
             options.faults.crash_gap_ms = 200;
             options.faults.down_ms = 5_000;
             options.faults.stay_down = true;

@@ -145,7 +145,7 @@ impl World {
         (is_calm && self.healed.contains(&first.leader)).then_some((first.view, first.leader))
     }
 
-    fn describe_end(&self) -> End {
+    fn describe_end(&mut self) -> End {
         let since_us = self.now_us - self.healed_at_us.unwrap_or(self.now_us);
         let requests = (self.options.load.clients * self.options.load.requests) as u64;
         let statuses = self.healed_statuses();
@@ -154,16 +154,22 @@ impl World {
         // While clients make requests some are held; what a lying client sent is its own affair.
         let counts_held = unanswered == 0 && self.options.load.mischief_gap_ms == 0;
         let held = statuses.iter().map(|(_, status)| status.core.waiting).sum();
+        let highest = executed.iter().map(|(_, executed)| *executed).max().unwrap_or_default();
+        // The lying client may go on making requests: who keeps up with those is not asked for.
+        if unanswered > 0 {
+            self.must_reach = None;
+        }
+        let must_reach = *self.must_reach.get_or_insert(highest);
         let lag_slots = 2 * self.options.constants.interval_slots;
         let undurable = statuses.iter().map(|(id, status)| (*id, status.planner.frontier, status.stable));
-        let undurable = undurable.filter(|(_, frontier, stable)| frontier.plus(lag_slots) < *stable);
+        let undurable = undurable.filter(|(_, frontier, stable)| frontier.plus(lag_slots) < must_reach.min(*stable));
         End {
             since_ms: since_us / 1_000,
             bound_ms: progress::bound_ms(&self.options.constants, self.keyring.quorum(), requests),
             unanswered,
             held: if counts_held { held } else { 0 },
             undurable: undurable.map(|(id, frontier, _)| (id, frontier)).collect(),
-            highest: executed.iter().map(|(_, executed)| *executed).max().unwrap_or_default(),
+            must_reach,
             executed,
         }
     }

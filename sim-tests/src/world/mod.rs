@@ -23,7 +23,7 @@ use polder_consensus::Seen;
 use polder_executor::Frozen;
 use polder_node::replica::{Disk, Event, Replica, ReplicaConfig, Start, VerifiedPeer, verify_peer};
 use polder_types::{
-    ClientAccess, Digest, Domain, Genesis, GenesisError, Keyring, Member, NodeFrame, Nonce, ReplicaId, SessionId,
+    ClientAccess, Digest, Domain, Genesis, GenesisError, Keyring, Member, NodeFrame, Nonce, ReplicaId, Seq, SessionId,
     SignedRequest, SigningKey, Verified, decode,
 };
 
@@ -166,6 +166,7 @@ pub struct World {
     healed: Vec<ReplicaId>,
     answered_in_chaos: usize,
     has_read_lists: bool,
+    must_reach: Option<Seq>,
     troublemaker: Troublemaker,
     watch: Option<end::Watch>,
     end: Option<End>,
@@ -227,6 +228,7 @@ impl World {
             healed: Vec::new(),
             answered_in_chaos: 0,
             has_read_lists: false,
+            must_reach: None,
             troublemaker: Troublemaker::new(seed, keyring.cluster(), options.constants.interval_slots),
             watch: None,
             end: None,
