@@ -119,7 +119,10 @@ impl Core {
             signed: proposal.map(|(signed, _)| signed.clone()),
             at_ms,
         });
-        if let Some(body) = self.bodies.get(&digest) {
+        // A slot that is decided already decides nothing any more: what waits again, such as a copy of a read, is still to
+        // be proposed.
+        let is_decided = self.window.decided.contains_key(&slot);
+        if let Some(body) = self.bodies.get(&digest).filter(|_| !is_decided) {
             self.requests.mark_proposed(&body.requests);
         }
         let proposal = proposal.map(|(signed, _)| signed.clone());

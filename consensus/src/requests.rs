@@ -42,8 +42,8 @@ struct Client {
     /// Admitted, unproposed requests, rows outside the caps apart; and their bytes.
     unproposed: u32,
     bytes: u64,
-    /// The row outside the caps (R6).
-    spare: Option<Digest>,
+    /// Unproposed rows outside the caps (R6): one is admitted at a time, but proposed ones come back with a new view.
+    spares: u32,
 }
 
 /// The waiting requests.
@@ -178,7 +178,7 @@ impl Requests {
     /// R6: exactly the first of a session is taken regardless of the caps, one a client. These rows have bounds of
     /// their own, as large as the caps: unlike in the rule, the row holds the request whole, not its digest.
     fn has_spare_room(&self, id: ClientId, bytes: u64) -> bool {
-        self.clients.get(&id).is_none_or(|client| client.spare.is_none())
+        self.clients.get(&id).is_none_or(|client| client.spares == 0)
             && self.spares < self.limits.admitted_max
             && self.spare_bytes.saturating_add(bytes) <= self.limits.admitted_bytes_max
     }
@@ -192,7 +192,7 @@ impl Requests {
         window: Option<SessionWindow>,
     ) {
         let order = waiting.ask.order();
-        self.count(id, digest, waiting.weight(), true);
+        self.count(id, waiting.weight(), true);
         self.places.insert(digest, (id, lane_id, order));
         let lane = self.clients.entry(id).or_default().lanes.entry(lane_id).or_default();
         lane.learn(window);
@@ -200,14 +200,14 @@ impl Requests {
     }
 
     /// Adds an unproposed request to the counts, or takes it out.
-    fn count(&mut self, id: ClientId, digest: Digest, weight: Weight, adds: bool) {
+    fn count(&mut self, id: ClientId, weight: Weight, adds: bool) {
         let change = |count: u32| if adds { count.saturating_add(1) } else { count.saturating_sub(1) };
         let change_bytes = |sum: u64| {
             if adds { sum.saturating_add(weight.bytes) } else { sum.saturating_sub(weight.bytes) }
         };
         let client = self.clients.entry(id).or_default();
         if weight.spare {
-            client.spare = adds.then_some(digest);
+            client.spares = change(client.spares);
             self.spares = change(self.spares);
             self.spare_bytes = change_bytes(self.spare_bytes);
         } else {
@@ -227,7 +227,7 @@ impl Requests {
             client.lanes.remove(&lane_id);
         }
         if !waiting.proposed {
-            self.count(id, *digest, waiting.weight(), false);
+            self.count(id, waiting.weight(), false);
         }
         if self.clients.get(&id).is_some_and(|client| client.lanes.is_empty()) {
             self.clients.remove(&id);
@@ -266,7 +266,7 @@ impl Requests {
     /// The next request of a client to be proposed.
     fn next_of(&mut self, id: ClientId, next: Seq) -> Option<Digest> {
         let client = self.clients.get_mut(&id)?;
-        if client.unproposed == 0 && client.spare.is_none() {
+        if client.unproposed == 0 && client.spares == 0 {
             return None;
         }
         let limits = &self.limits;
@@ -292,7 +292,7 @@ impl Requests {
             let Some(waiting) = self.waiting_mut(digest) else { continue };
             if !core::mem::replace(&mut waiting.proposed, true) {
                 let weight = waiting.weight();
-                self.count(id, *digest, weight, false);
+                self.count(id, weight, false);
             }
         }
     }
@@ -359,7 +359,7 @@ impl Requests {
             waiting.left_ms = None;
             let weight = waiting.weight();
             if was_proposed {
-                self.count(id, digest, weight, true);
+                self.count(id, weight, true);
             }
         }
     }

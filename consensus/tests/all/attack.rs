@@ -1,7 +1,9 @@
 //! What a hostile reader found: each was a way to stop the core or to change views at will.
 
 use polder_consensus::{Fetch, Input, Message, Output, Phase, SessionWindow};
-use polder_types::{Batch, Blob, Call, ClientId, Request, Seq, SignedRequest, SigningKey};
+use polder_types::{
+    Batch, Blob, Call, ClientId, Constants, Position, Request, Seq, SessionId, SignedRequest, SigningKey,
+};
 
 use crate::solo::{Solo, batch};
 use crate::world::{constants, session};
@@ -90,6 +92,56 @@ fn what_is_decided_above_a_transferred_cut_does_not_wait_again() {
     solo.step(Input::Restored { certificate: stable });
     give(&mut solo, request, WINDOW);
     assert_eq!(solo.core.status().waiting, 0, "it is decided");
+}
+
+/// R6: a copy of a read is ordered anew after the read was executed. A new view that forces the old slot once more does
+/// not count as its proposal.
+#[test]
+fn a_slot_that_is_forced_again_after_its_decision_proposes_nothing() {
+    let mut solo = Solo::new(4, 1, 1);
+    let request = commands(&solo, 50, 0, 1);
+    let bytes = Batch { ts: crate::solo::WALL, requests: vec![request.clone()] }.to_blob();
+    let proof = solo.proof(&[0, 2, 3], &crate::solo::vote(Phase::Commit, 0, 1, &bytes));
+    solo.give(2, Message::Committed(proof, bytes.clone()));
+    give(&mut solo, request, WINDOW);
+    assert_eq!(solo.core.status().waiting, 1, "it is executed; the copy waits to be read again");
+    solo.leave(0);
+    for by in [0, 2, 3] {
+        let (signed, body) = solo.change(by, 1, None, vec![solo.entry(0, 1, &bytes)]);
+        solo.give(by, Message::ViewChange(signed, body));
+    }
+    assert!(solo.core.status().entered && solo.core.status().is_leader);
+    assert_eq!(proposals(&solo), 1, "the new leader proposes the copy");
+}
+
+/// R6: requests that were taken outside the caps are proposed, also when a new view brings back two of them.
+#[test]
+fn two_rows_outside_the_caps_are_both_proposed_in_a_new_view() {
+    let mut solo = Solo::with(4, 1, 1, Constants { admitted_per_client_max: 1, ..constants() }, None);
+    let session = |slot: u64| SessionId(Position { slot: Seq(slot), index: 0 });
+    let ask = |solo: &Solo, slot: u64| {
+        let call = Call::Commands { session: session(slot), ack: 0, first: 1, commands: vec![Blob::copy(&[1])] };
+        self::call(solo, 50, call)
+    };
+    // One within the caps, one outside; the leader proposes the latter, so that another is taken outside.
+    let (first, second, third) = (ask(&solo, 1), ask(&solo, 2), ask(&solo, 3));
+    give(&mut solo, first, WINDOW);
+    give(&mut solo, second.clone(), WINDOW);
+    let bytes = Batch { ts: crate::solo::WALL, requests: vec![second] }.to_blob();
+    solo.give(0, solo.propose(0, 1, &bytes));
+    give(&mut solo, third, WINDOW);
+    assert_eq!(solo.core.status().waiting, 3);
+    solo.leave(0);
+    for by in [0, 2, 3] {
+        let (signed, body) = solo.change(by, 1, None, Vec::new());
+        solo.give(by, Message::ViewChange(signed, body));
+    }
+    solo.wait(1_000);
+    let of = |message: &Message| match message {
+        Message::Proposal(_, bytes) => Batch::from_blob(bytes, usize::MAX).map_or(0, |batch| batch.requests.len()),
+        _ => 0,
+    };
+    assert_eq!(solo.sent.iter().map(of).sum::<usize>(), 3, "all that waited");
 }
 
 /// R42: rows that cannot execute before the far future must not keep others out.
