@@ -120,6 +120,7 @@ fn watched(options: &mut Options) {
     options.is_watched = true;
     options.network.healed_loss_per_mille = 0;
     options.disk.sync_us_mean = 500;
+    options.disk.digest_us_max = 5_000;
     options.constants.timeout_first_ms = 400;
     options.constants.timeout_max_ms = 1_600;
 }

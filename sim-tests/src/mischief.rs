@@ -155,6 +155,18 @@ impl Troublemaker {
     }
 }
 
+/// A call in one short line.
+#[must_use]
+pub fn describe(call: &Call) -> String {
+    match call {
+        Call::Open { cut, .. } => format!("open at {cut}"),
+        Call::Commands { session, ack, first, commands } => {
+            format!("{} commands from {first}, {ack} acknowledged, in {session}", commands.len())
+        }
+        Call::Close { session } => format!("close {session}"),
+    }
+}
+
 fn commands(session: SessionId, ack: u64, first: u64, count: u64) -> Call {
     let read = |key: u64| Blob::from(Command::Read { key }.to_wire());
     Call::Commands { session, ack, first, commands: (1..=count).map(read).collect() }

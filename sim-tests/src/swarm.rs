@@ -182,8 +182,10 @@ impl Options {
         }
         let disk = disk(&mut random);
         // Only where no honest delay comes near the first time-out.
-        let is_calm =
-            network.healed_loss_per_mille == 0 && disk.sync_us_mean <= 1_000 && constants.timeout_first_ms >= 300;
+        let is_calm = network.healed_loss_per_mille == 0
+            && disk.sync_us_mean <= 1_000
+            && disk.digest_us_max <= 5_000
+            && constants.timeout_first_ms >= 300;
         Self {
             seed,
             replicas,

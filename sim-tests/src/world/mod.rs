@@ -32,7 +32,7 @@ use crate::checkers::progress::End;
 use crate::checkers::{Verdict, violation};
 use crate::client::{Client, Say, Whom};
 use crate::history::History;
-use crate::mischief::Troublemaker;
+use crate::mischief::{Troublemaker, describe};
 use crate::network::{Copy, Network, Party};
 use crate::random::{Purpose, Random};
 use crate::service::Lists;
@@ -421,6 +421,9 @@ impl World {
         let sessions: Vec<SessionId> = self.clients.iter().filter_map(Client::session).collect();
         for (receivers, request) in self.troublemaker.make(&sessions, self.checkers.agreement.highest()) {
             self.checkers.validity.signed(request.digest());
+            if let Ok(asked) = request.request() {
+                self.trace.line(format_args!("{} mischief {}: {}", self.now_us, request.digest(), describe(&asked.call)));
+            }
             for to in self.keyring.quorum().members().filter(|to| is_in(receivers, *to)) {
                 let (from, to) = (Party(usize::MAX), Party(to.0.into()));
                 let copy = Copy { at_us: self.now_us, from, to, message: Parcel::Request(request.clone()) };
