@@ -75,6 +75,8 @@ impl Core {
         let behind = batch.ts.plus(constants.timeout_max_ms.saturating_mul(4)) < self.wall;
         if self.progress.stale(behind) {
             self.suspect(out);
+            // That may have been the last SUSPECT that was missing: then this proposal is of a view that has ended.
+            self.of_this_view(epoch, view)?;
         }
         let Message::Proposal(_, bytes) = message.message() else { return Err(Ignored::Invalid) };
         let waited = self.bodies.insert(digest, || Body::new(bytes.clone(), Some(batch.clone())));

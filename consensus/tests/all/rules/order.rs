@@ -160,6 +160,24 @@ fn r27_a_clock_that_stays_behind_is_a_reason_to_suspect() {
 }
 
 #[test]
+fn r27_a_proposal_whose_time_ends_its_view_is_not_accepted_in_the_next() {
+    let mut solo = Solo::new(3, 0, 1);
+    solo.give(2, solo.suspect(2, 0));
+    let old = |at: u64| Batch { ts: WALL.minus(10_000).plus(at), requests: Vec::new() }.to_blob();
+    for slot in 1..=8 {
+        solo.wait(120);
+        solo.sent.clear();
+        solo.give(0, solo.propose(0, slot, &old(slot)));
+        solo.give(0, solo.vote(0, Phase::Commit, 0, slot, &old(slot)));
+        if solo.core.status().view == View(1) {
+            assert!(!solo.has_sent(voted(Phase::Commit, slot)), "of a view that has ended");
+            return;
+        }
+    }
+    panic!("the view ends");
+}
+
+#[test]
 fn r30_after_a_restart_a_certified_history_commits_local_batches() {
     let mut solo = Solo::new(4, 1, 1);
     let batches: Vec<_> = (1..=8).map(batch).collect();
