@@ -43,7 +43,10 @@ impl Core {
         self.re_enter(&mut read);
         for (slot, certificate) in core::mem::take(&mut read.committed) {
             let digest = certificate.statement().digest;
-            if slot > base && self.bodies.has(&digest) {
+            let body = self.bodies.get(&digest).cloned().filter(|_| slot > base);
+            if let Some(body) = body {
+                // A copy of what is in it must not wait, however long a slot before it is missing.
+                self.requests.decide(slot, &body.batch, &body.requests);
                 self.window.decide(slot, Decided { digest, certificate: Some(certificate), at_ms: 0, history: None });
             }
         }

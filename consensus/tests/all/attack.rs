@@ -1,6 +1,6 @@
 //! What a hostile reader found: each was a way to stop the core or to change views at will.
 
-use polder_consensus::{Fetch, Input, Message, Output, Phase, SessionWindow};
+use polder_consensus::{Fetch, Input, Message, Output, Phase, RecoveredLog, SessionWindow};
 use polder_types::{
     Batch, Blob, Call, ClientId, Constants, Position, Request, Seq, SessionId, SignedRequest, SigningKey,
 };
@@ -92,6 +92,20 @@ fn what_is_decided_above_a_transferred_cut_does_not_wait_again() {
     solo.step(Input::Restored { certificate: stable });
     give(&mut solo, request, WINDOW);
     assert_eq!(solo.core.status().waiting, 0, "it is decided");
+}
+
+/// R6: what the log shows as decided, and a slot before it is missing, does not wait when it comes again.
+#[test]
+fn what_is_decided_in_the_log_does_not_wait_again_after_a_restart() {
+    let mut solo = Solo::new(4, 1, 1);
+    let request = commands(&solo, 50, 0, 1);
+    let bytes = Batch { ts: crate::solo::WALL, requests: vec![request.clone()] }.to_blob();
+    let proof = solo.proof(&[0, 2, 3], &crate::solo::vote(Phase::Commit, 0, 2, &bytes));
+    solo.give(2, Message::Committed(proof, bytes));
+    let log = RecoveredLog { records: solo.log.clone(), base: None };
+    let mut again = Solo::with(4, 1, 1, constants(), Some(log));
+    give(&mut again, request, WINDOW);
+    assert_eq!(again.core.status().waiting, 0, "it is decided");
 }
 
 /// R6: a copy of a read is ordered anew after the read was executed. A new view that forces the old slot once more does
