@@ -396,7 +396,7 @@ impl Fetch {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.is_gone = true;
         }
-        self.proceed(now_ms, out);
+        self.proceed_or_ask(now_ms, out);
     }
 
     /// Names a peer that sent something wrong, drops all that it sent unchecked, and asks others.
@@ -452,12 +452,18 @@ impl Fetch {
             }
             out.push(Output::Blame { replica, why: Blame::Late(partition) });
         }
-        // Who no longer holds this cut holds a newer one; who is left may be dead.
+        self.proceed_or_ask(now_ms, out);
+    }
+
+    /// Who no longer holds this cut holds a newer one: when all who are left were late, and may be dead, everybody is
+    /// asked anew.
+    fn proceed_or_ask(&mut self, now_ms: u64, out: &mut Vec<Output>) {
         let mut able = self.peers.values().filter(|peer| !peer.is_blamed && !peer.is_gone);
         if able.all(|peer| peer.late > 0) && self.peers.values().any(|peer| peer.is_gone) {
-            return self.ask(now_ms, out);
+            self.ask(now_ms, out);
+        } else {
+            self.proceed(now_ms, out);
         }
-        self.proceed(now_ms, out);
     }
 
     /// A message may be lost: a chunk is asked for again four times within its deadline.
