@@ -422,7 +422,12 @@ impl World {
         for (receivers, request) in self.troublemaker.make(&sessions, self.checkers.agreement.highest()) {
             self.checkers.validity.signed(request.digest());
             if let Ok(asked) = request.request() {
-                self.trace.line(format_args!("{} mischief {}: {}", self.now_us, request.digest(), describe(&asked.call)));
+                self.trace.line(format_args!(
+                    "{} mischief {}: {}",
+                    self.now_us,
+                    request.digest(),
+                    describe(&asked.call)
+                ));
             }
             for to in self.keyring.quorum().members().filter(|to| is_in(receivers, *to)) {
                 let (from, to) = (Party(usize::MAX), Party(to.0.into()));
