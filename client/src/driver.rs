@@ -106,7 +106,7 @@ pub(crate) async fn start(start: Start, cluster: &ClusterFile) -> Result<(Handle
     let (events_sender, events) = mpsc::channel(EVENTS_MAX);
     let link = |(tag, replica): (usize, &polder_types::ReplicaEntry)| {
         let (address, identity) = (replica.address.clone(), replica.identity);
-        let config = LinkConfig { address, identity, lanes: Lanes::CLIENT, tag };
+        let config = LinkConfig { address, identity, lanes: Lanes::CLIENT, tag, takes_frames: true };
         Link::spawn(&start.endpoint, config, events_sender.clone())
     };
     let links: Vec<Link> = cluster.replicas.iter().enumerate().map(link).collect();

@@ -1,7 +1,7 @@
 //! The connections of clients: where replies go, packed by connection.
 //!
 //! A client's key may have several connections, and a session's replies go to the one that waits for them: the one
-//! that last sent a request of the session or said [`polder_types::ClientFrame::Attach`]; without either, to all of the key's.
+//! that last sent a request of the session or said [`polder_types::ClientFrame::Attach`]; without either, to the newest of the key's.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,7 +10,7 @@ use polder_transport::{Connection, Lane, SendError};
 use polder_types::{Call, ClientId, Digest, NodeFrame, Reply, Request, SessionId, encode};
 
 /// Sessions and OPENs whose connection is remembered, a connection; beyond it the oldest is forgotten, and its replies
-/// go to all connections of the key.
+/// go to the newest connection of the key.
 const ROUTES_PER_CONNECTION_MAX: usize = 1_024;
 
 /// A frame of replies is closed at this size, so that nobody's small reply waits behind many large ones.
@@ -104,36 +104,31 @@ impl Clients {
         self.routes.insert(route, id);
     }
 
-    /// Where a reply goes.
-    fn targets(&self, client: ClientId, reply: &Reply) -> Vec<u64> {
+    /// Where a reply goes: to one connection, however many the key has, so that it is encoded once.
+    fn target(&self, client: ClientId, reply: &Reply) -> Option<u64> {
         let route = match reply.session {
             Some(session) => Route::Session(client, session),
             None => Route::Open(client, reply.command),
         };
-        match self.routes.get(&route) {
-            Some(id) => vec![*id],
-            None => self.of_client.get(&client).into_iter().flatten().copied().collect(),
-        }
+        // Ids grow: the last is the newest.
+        let newest = || self.of_client.get(&client)?.last();
+        self.routes.get(&route).or_else(newest).copied()
     }
 
     /// Sends a frame to a client at the end of the turn, if it is connected; replies are packed. Returns how many
     /// replies there were.
     pub(crate) fn send(&mut self, client: ClientId, frame: NodeFrame) -> u64 {
         let NodeFrame::Replies(replies) = frame else {
-            let bytes = Bytes::from(encode(&frame));
-            for id in self.of_client.get(&client).into_iter().flatten() {
-                if let Some(entry) = self.connections.get(id) {
-                    entry.send(bytes.clone());
-                }
+            if let Some(newest) = self.of_client.get(&client).and_then(BTreeSet::last) {
+                self.send_to(*newest, &frame);
             }
             return 0;
         };
         let count = replies.len() as u64;
         for reply in replies {
-            for id in self.targets(client, &reply) {
-                if let Some(entry) = self.connections.get_mut(&id) {
-                    entry.replies.push(reply.clone());
-                }
+            let target = self.target(client, &reply);
+            if let Some(entry) = target.and_then(|id| self.connections.get_mut(&id)) {
+                entry.replies.push(reply);
             }
         }
         count

@@ -214,6 +214,25 @@ async fn a_node_says_where_and_how_it_is() {
     assert_eq!((status.replica, status.is_leader, status.is_ready), (ReplicaId(2), false, true));
 }
 
+/// A replica that no connection of the key asked answers the newest alone, and one that was asked answers where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_goes_to_the_connection_that_asked_or_to_the_newest() {
+    let net = Net::start(Threads::Own { verify: 1 }, |_| {});
+    net.wait_until_ready().await;
+    let (mut older, mut newer) = (net.client(1).await, net.client(1).await);
+    for replica in 0..4 {
+        // Both are known there.
+        assert!(matches!(older.next(replica).await, Some(NodeFrame::At { .. })));
+        assert!(matches!(newer.next(replica).await, Some(NodeFrame::At { .. })));
+    }
+    older.send(0, &ClientFrame::Request(older.sign(Call::Open { nonce: [7; 16], cut: Seq::ZERO })));
+    let opened = older.reply(0).await.answer;
+    assert_eq!(newer.reply(1).await.answer, opened);
+    // The older one hears of it no more than what it asks for.
+    older.send(1, &ClientFrame::Status);
+    assert!(matches!(older.next(1).await, Some(NodeFrame::Status(_))));
+}
+
 /// R19: nothing is retried over a failed write, and the others go on.
 async fn a_failed_write_ends_the_node(threads: Threads) {
     let mut net = Net::start(threads, |_| {});

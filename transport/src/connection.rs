@@ -10,6 +10,7 @@ use polder_types::PublicKey;
 use quinn::VarInt;
 use tokio::sync::Notify;
 
+use crate::budget::Budget;
 use crate::frame::{Decoder, TooLarge, WRITE_BYTES, join};
 use crate::hello::{Code, describe, end};
 use crate::queue::{Bound, Queue, Refused};
@@ -73,24 +74,35 @@ struct Counters {
 }
 
 impl Connection {
-    /// Starts the tasks of a connection whose hellos were exchanged.
+    /// Starts the tasks of a connection whose hellos were exchanged. What waits to be sent counts in `budget`, if there
+    /// is one; the connection is ended in words when it is the slowest of those that used it up.
     pub(crate) fn start(
         quic: quinn::Connection,
         peer: PublicKey,
         lanes: Lanes,
         limits: &Limits,
+        budget: Option<&Arc<Budget>>,
     ) -> (Connection, Inbox) {
         // Until now a stranger could make us hold little; from here on each lane has its window.
         let windows = STREAM_WINDOW_BYTES.saturating_mul(u32::try_from(lanes.iter().count()).unwrap_or(1));
         quic.set_receive_window(VarInt::from_u32(windows));
-        quic.set_send_window(u64::from(windows).saturating_mul(2));
+        // Of many peers each gets less: what QUIC holds counts in no budget.
+        quic.set_send_window(u64::from(windows).saturating_mul(if budget.is_some() { 1 } else { 2 }));
 
         let counters = Arc::new(Counters::default());
         let readable = Arc::new(Notify::new());
         let send_bound = Bound { frames: limits.queue_frames_max, bytes: limits.send_queue_bytes_max };
-        let sending = queues(lanes, || Queue::new(send_bound, Arc::default()));
-        let receive_bound = Bound { frames: limits.queue_frames_max, bytes: limits.receive_queue_bytes_max };
-        let receiving = queues(lanes, || Queue::new(receive_bound, Arc::clone(&readable)));
+        let account = |budget: &Arc<Budget>| {
+            let quic = quic.clone();
+            budget.open(move || end(&quic, Code::TooSlow, "too much waits to be sent, and most of it here"))
+        };
+        let sending = queues(lanes, || Queue::new(send_bound, budget.map(account), Arc::default()));
+        let receive_bytes_max = match budget {
+            Some(_) => limits.receive_queue_bytes_max.min(limits.client_frame_bytes_max),
+            None => limits.receive_queue_bytes_max,
+        };
+        let receive_bound = Bound { frames: limits.queue_frames_max, bytes: receive_bytes_max };
+        let receiving = queues(lanes, || Queue::new(receive_bound, None, Arc::clone(&readable)));
 
         for (lane, queue) in pairs(&sending) {
             tokio::spawn(write_lane(quic.clone(), lane, queue, Arc::clone(&counters)));
@@ -143,6 +155,11 @@ impl Connection {
     /// Ends the connection at once, with words for the peer. What is queued is lost.
     pub fn close(&self, reason: &str) {
         end(&self.shared.quic, Code::Goodbye, reason);
+    }
+
+    /// Ends the connection at once: the peer did what no correct peer does, and is told what.
+    pub(crate) fn violated(&self, words: &str) {
+        end(&self.shared.quic, Code::Violation, words);
     }
 
     /// Takes no more frames, waits until the peer has received what is queued, for at most `within`, and ends the
@@ -308,19 +325,21 @@ async fn write_frames(
     queue: &Queue,
     counters: &Counters,
 ) -> Result<(), quinn::WriteError> {
-    let mut frames = queue.pop_some(WRITE_BYTES).await;
-    if frames.is_empty() {
+    let mut popped = queue.pop_some(WRITE_BYTES).await;
+    if popped.frames.is_empty() {
         return Ok(());
     }
     let mut stream = quic.open_uni().await?;
     stream.set_priority(lane.priority())?;
     stream.write_all(&[lane.tag()]).await?;
-    while !frames.is_empty() {
-        stream.write_all_chunks(&mut join(&frames)).await?;
-        counters.frames_sent.fetch_add(frames.len() as u64, Ordering::Relaxed);
-        let bytes: usize = frames.iter().map(Bytes::len).sum();
+    while !popped.frames.is_empty() {
+        stream.write_all_chunks(&mut join(&popped.frames)).await?;
+        counters.frames_sent.fetch_add(popped.frames.len() as u64, Ordering::Relaxed);
+        let bytes: usize = popped.frames.iter().map(Bytes::len).sum();
         counters.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
-        frames = queue.pop_some(WRITE_BYTES).await;
+        // Given back before more is taken.
+        drop(popped);
+        popped = queue.pop_some(WRITE_BYTES).await;
     }
     stream.finish()?;
     // Resolves when the peer has received everything, or wants no more.

@@ -187,7 +187,7 @@ impl Inner {
             refusal.end(quic.get()?);
             return Err(ConnectError::Failed(refusal.words));
         }
-        Ok(Connection::start(quic.keep()?, expected, lanes, &self.limits))
+        Ok(Connection::start(quic.keep()?, expected, lanes, &self.limits, None))
     }
 }
 

@@ -67,13 +67,22 @@ pub(crate) enum Code {
     WrongCluster,
     NotAllowed,
     TooMany,
+    /// Too much waits to be sent to this peer.
+    TooSlow,
     /// The peer did what no correct peer does.
     Violation,
 }
 
 impl Code {
-    const ALL: [Self; 6] =
-        [Self::Goodbye, Self::WrongVersion, Self::WrongCluster, Self::NotAllowed, Self::TooMany, Self::Violation];
+    const ALL: [Self; 7] = [
+        Self::Goodbye,
+        Self::WrongVersion,
+        Self::WrongCluster,
+        Self::NotAllowed,
+        Self::TooMany,
+        Self::Violation,
+        Self::TooSlow,
+    ];
 
     const fn number(self) -> u32 {
         match self {
@@ -83,6 +92,7 @@ impl Code {
             Self::NotAllowed => 3,
             Self::TooMany => 4,
             Self::Violation => 5,
+            Self::TooSlow => 6,
         }
     }
 
@@ -130,7 +140,7 @@ pub(crate) fn connect_error(error: &ConnectionError, address: &str) -> ConnectEr
                 Some(Code::WrongCluster) => ConnectError::WrongCluster(said),
                 Some(Code::NotAllowed) => ConnectError::NotAllowed(said),
                 Some(Code::TooMany) => ConnectError::Busy(said),
-                Some(Code::Goodbye | Code::Violation) | None => ConnectError::Failed(describe(error)),
+                Some(Code::Goodbye | Code::Violation | Code::TooSlow) | None => ConnectError::Failed(describe(error)),
             }
         }
         // QUIC's own "connection refused": too many handshakes at once.

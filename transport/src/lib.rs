@@ -18,12 +18,14 @@
 //! | queue | of | bound | when full |
 //! | --- | --- | --- | --- |
 //! | sending, a lane and connection | frames | [`Limits::send_queue_bytes_max`], [`Limits::queue_frames_max`] | `try_send` says [`SendError::Full`], `send` waits |
+//! | sending, all connections from clients | bytes | [`Limits::client_send_bytes_max`] | the connection on which most waits is closed |
 //! | receiving, a lane and connection | frames | [`Limits::receive_queue_bytes_max`], [`Limits::queue_frames_max`] | the stream is not read: the peer's window closes |
 //! | accepted connections | connections | [`Limits::handshakes_max`] | further handshakes are refused |
 //! | events of links | [`LinkEvent`] | the channel's, given by the caller | the link's inbox is not read |
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod budget;
 mod connection;
 mod endpoint;
 mod error;
@@ -35,6 +37,7 @@ mod link;
 mod listener;
 mod queue;
 mod random;
+mod seats;
 mod tls;
 mod wiring;
 

@@ -13,14 +13,22 @@ pub struct Limits {
     pub client_frame_bytes_max: usize,
     /// The most bytes that wait to be sent on one lane of one connection. One frame always fits into an empty queue.
     pub send_queue_bytes_max: usize,
-    /// The most bytes received and not yet read on one lane of one connection. One frame always fits.
+    /// The most bytes that wait to be sent on all connections from clients together. When there are more, the
+    /// connection on which most of them wait is closed: its client is the slowest.
+    pub client_send_bytes_max: usize,
+    /// The most bytes received and not yet read on one lane of one connection; from a client never more than
+    /// [`Limits::client_frame_bytes_max`]. One frame always fits.
     pub receive_queue_bytes_max: usize,
     /// The most frames in any one queue.
     pub queue_frames_max: usize,
-    /// The most connections from clients at once.
+    /// The most connections from clients at once. When so many are open, the key with the most of them loses its
+    /// oldest one to a key that has at least two fewer; otherwise no more are taken.
     pub client_connections_max: usize,
-    /// The most connections from one key at once.
-    pub connections_per_key_max: usize,
+    /// The most connections from one client's key at once, at least 1: one more closes the key's oldest.
+    pub client_connections_per_key_max: usize,
+    /// The most connections from one replica's key at once, at least 1: one more closes the key's oldest. A correct
+    /// replica has one, and for a moment after it restarted or lost its way another that is dead.
+    pub replica_connections_per_key_max: usize,
     /// The most handshakes under way at once, connections accepted and not yet taken included. When a quarter is
     /// used, a stranger's address must be proved before anything is computed for it.
     pub handshakes_max: usize,
@@ -48,10 +56,12 @@ impl Limits {
             replica_frame_bytes_max: (9 << 19).max(2 * bytes(constants.batch_bytes_max) + SLACK_BYTES),
             client_frame_bytes_max,
             send_queue_bytes_max: 8 << 20,
+            client_send_bytes_max: 256 << 20,
             receive_queue_bytes_max: client_frame_bytes_max.max(4 << 20),
             queue_frames_max: 4_096,
             client_connections_max: 1_024,
-            connections_per_key_max: 256,
+            client_connections_per_key_max: 8,
+            replica_connections_per_key_max: 2,
             handshakes_max: 128,
             connect_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(3),

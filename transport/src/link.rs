@@ -21,6 +21,9 @@ pub struct LinkConfig {
     pub lanes: Lanes,
     /// What its events carry, to tell links apart.
     pub tag: usize,
+    /// Whether the peer may answer on it. If not, the first frame that comes in ends the connection: what nobody waits
+    /// for must not pile up.
+    pub takes_frames: bool,
 }
 
 /// What happens to a link. Where nobody receives the events, the link ends.
@@ -31,7 +34,7 @@ pub enum LinkEvent {
         /// The link's tag.
         tag: usize,
     },
-    /// A frame came in.
+    /// A frame came in, on a link that takes frames.
     Frame {
         /// The link's tag.
         tag: usize,
@@ -175,12 +178,19 @@ impl Runner {
             state.status.connections += 1;
         }
         let mut event = LinkEvent::Up { tag };
+        let mut violation = None;
         let heard = loop {
             if self.events.send(event).await.is_err() {
                 break false;
             }
             match inbox.recv().await {
-                Some((lane, frame)) => event = LinkEvent::Frame { tag, lane, frame },
+                Some((lane, frame)) if self.config.takes_frames => event = LinkEvent::Frame { tag, lane, frame },
+                Some((lane, _)) => {
+                    let words = format!("a frame on the {lane} lane of a connection on which only this side speaks");
+                    connection.violated(&words);
+                    violation = Some(words);
+                    break true;
+                }
                 None => break true,
             }
         };
@@ -192,7 +202,7 @@ impl Runner {
         // A peer that ended its streams but not the connection says nothing more either.
         connection.close("nothing more is sent");
         let why = connection.closed().await;
-        heard.then(|| ConnectError::Failed(why.to_string()))
+        heard.then(|| ConnectError::Failed(violation.unwrap_or_else(|| why.to_string())))
     }
 
     /// Between half of it and all of it, so that peers that lost the same node do not return in step.

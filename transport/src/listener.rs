@@ -1,6 +1,5 @@
 //! Who is let in, and how many.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,8 +9,10 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::budget::Budget;
 use crate::endpoint::Inner;
-use crate::hello::{Code, Hello, Refusal, describe};
+use crate::hello::{Code, Hello, Refusal, describe, end};
+use crate::seats::{SeatId, Seats};
 use crate::tls::public_key;
 use crate::{Connection, Inbox, Lane, Lanes, Limits};
 
@@ -45,6 +46,8 @@ pub struct ListenerStats {
     pub accepted: u64,
     /// Connections refused in words: version, cluster, key, or too many.
     pub refused: u64,
+    /// Connections closed because a newer one took their seat.
+    pub displaced: u64,
     /// Handshakes that failed, or were turned away because too many were under way.
     pub handshakes_failed: u64,
 }
@@ -56,11 +59,13 @@ impl Listener {
         let (sender, accepted) = mpsc::channel(limits.handshakes_max.max(1));
         let door = Arc::new(Door {
             hello: endpoint.hello,
+            budget: Budget::new(limits.client_send_bytes_max),
             limits,
             allow,
             seats: Mutex::default(),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            displaced: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
             complaints: Mutex::default(),
         });
@@ -77,12 +82,13 @@ impl Listener {
     /// What the listener did so far.
     #[must_use]
     pub fn stats(&self) -> ListenerStats {
-        let seats = self.door.seats();
+        let (replicas, clients) = self.door.seats().counts();
         ListenerStats {
-            replica_connections: seats.replicas as u64,
-            client_connections: seats.clients as u64,
+            replica_connections: replicas as u64,
+            client_connections: clients as u64,
             accepted: self.door.accepted.load(Ordering::Relaxed),
             refused: self.door.refused.load(Ordering::Relaxed),
+            displaced: self.door.displaced.load(Ordering::Relaxed),
             handshakes_failed: self.door.handshakes_failed.load(Ordering::Relaxed),
         }
     }
@@ -93,19 +99,14 @@ struct Door {
     hello: Hello,
     limits: Limits,
     allow: Allow,
-    seats: Mutex<Seats>,
+    seats: Mutex<Seats<quinn::Connection>>,
+    /// For what waits to be sent to clients.
+    budget: Arc<Budget>,
     accepted: AtomicU64,
     refused: AtomicU64,
+    displaced: AtomicU64,
     handshakes_failed: AtomicU64,
     complaints: Mutex<Complaints>,
-}
-
-/// Open connections, counted.
-#[derive(Debug, Default)]
-struct Seats {
-    by_key: BTreeMap<PublicKey, usize>,
-    replicas: usize,
-    clients: usize,
 }
 
 /// When the last refusal was logged, and how many were not since.
@@ -117,7 +118,7 @@ struct Complaints {
 
 impl std::fmt::Debug for Door {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Door").field("seats", &self.seats).finish_non_exhaustive()
+        f.debug_struct("Door").field("seats", &self.seats().counts()).finish_non_exhaustive()
     }
 }
 
@@ -125,16 +126,21 @@ impl std::fmt::Debug for Door {
 struct Seat {
     door: Arc<Door>,
     key: PublicKey,
-    is_client: bool,
+    id: SeatId,
 }
 
 impl Door {
-    fn seats(&self) -> MutexGuard<'_, Seats> {
+    fn seats(&self) -> MutexGuard<'_, Seats<quinn::Connection>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the connection a seat, or says in words why not.
-    fn admit(self: &Arc<Self>, key: PublicKey, theirs: Hello) -> Result<(Lanes, Seat), Refusal> {
+    /// Gives the connection a seat, or says in words why not. An older one may lose its own, and is told why.
+    fn admit(
+        self: &Arc<Self>,
+        quic: &quinn::Connection,
+        key: PublicKey,
+        theirs: Hello,
+    ) -> Result<(Lanes, Seat), Refusal> {
         if let Some(refusal) = self.hello.refuse(theirs) {
             return Err(refusal);
         }
@@ -143,23 +149,13 @@ impl Door {
             return Err(Refusal { code: Code::NotAllowed, words });
         };
         let is_client = lanes.contains(Lane::Client);
-        let mut seats = self.seats();
-        let held = seats.by_key.get(&key).copied().unwrap_or(0);
-        let too_many = |what: &str, max: usize| {
-            let words = format!("{max} connections of {what} are open, and no more are taken");
-            Err(Refusal { code: Code::TooMany, words })
-        };
-        if held >= self.limits.connections_per_key_max {
-            return too_many("this key", self.limits.connections_per_key_max);
+        let taken = self.seats().take(key, is_client, quic.clone(), &self.limits);
+        let (id, displaced) = taken.map_err(|words| Refusal { code: Code::TooMany, words })?;
+        if let Some(displaced) = displaced {
+            self.displaced.fetch_add(1, Ordering::Relaxed);
+            end(&displaced.connection, Code::TooMany, &displaced.words);
         }
-        // Clients never take a replica's seat.
-        if is_client && seats.clients >= self.limits.client_connections_max {
-            return too_many("clients", self.limits.client_connections_max);
-        }
-        seats.by_key.insert(key, held + 1);
-        *(if is_client { &mut seats.clients } else { &mut seats.replicas }) += 1;
-        drop(seats);
-        Ok((lanes, Seat { door: Arc::clone(self), key, is_client }))
+        Ok((lanes, Seat { door: Arc::clone(self), key, id }))
     }
 
     /// Logs a refusal, at most one a second: a stranger must not fill the log.
@@ -177,12 +173,7 @@ impl Door {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut seats = self.door.seats();
-        *(if self.is_client { &mut seats.clients } else { &mut seats.replicas }) -= 1;
-        match seats.by_key.get_mut(&self.key) {
-            Some(held) if *held > 1 => *held -= 1,
-            _ => drop(seats.by_key.remove(&self.key)),
-        }
+        self.door.seats().give_back(&self.key, self.id);
     }
 }
 
@@ -234,7 +225,8 @@ async fn let_in(
                     drop(seat);
                 }
             });
-            let (connection, inbox) = Connection::start(quic, key, lanes, &door.limits);
+            let budget = lanes.contains(Lane::Client).then_some(&door.budget);
+            let (connection, inbox) = Connection::start(quic, key, lanes, &door.limits, budget);
             let handed = accepted.send(Accepted { connection, inbox, _handshake: permit }).await;
             tracing::debug!(%address, peer = %key, taken = handed.is_ok(), "a connection was made");
         }
@@ -276,7 +268,7 @@ async fn receive(
     let (mut send, mut receive) = quic.accept_bi().await.map_err(failed)?;
     let bytes = receive.read_to_end(Hello::BYTES).await.map_err(|_| violation("no hello"))?;
     let theirs = Hello::decode(&bytes).ok_or_else(|| violation("this is no hello of Polder"))?;
-    let (lanes, seat) = door.admit(key, theirs).map_err(refuse)?;
+    let (lanes, seat) = door.admit(&quic, key, theirs).map_err(refuse)?;
     if send.write_all(&door.hello.encode()).await.is_err() || send.finish().is_err() {
         return Err(Unmade::Failed("the peer left before it was greeted".to_owned()));
     }

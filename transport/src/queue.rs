@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::budget::Account;
+
 /// What a queue holds at most. One frame always fits into an empty queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bound {
@@ -24,6 +26,8 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 pub(crate) struct Queue {
     bound: Bound,
+    /// Where what is in it, and what was popped and is not yet sent, counts too.
+    account: Option<Account>,
     state: Mutex<State>,
     /// Told when there is something to pop, or the queue is closed. Several queues may share it.
     readable: Arc<Notify>,
@@ -41,9 +45,24 @@ struct State {
     done: bool,
 }
 
+/// Frames on their way from a queue to the peer. They count in the queue's account until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Popped<'a> {
+    pub(crate) frames: Vec<Bytes>,
+    account: Option<&'a Account>,
+}
+
+impl Drop for Popped<'_> {
+    fn drop(&mut self) {
+        if let Some(account) = self.account {
+            account.remove(self.frames.iter().map(Bytes::len).sum());
+        }
+    }
+}
+
 impl Queue {
-    pub(crate) fn new(bound: Bound, readable: Arc<Notify>) -> Self {
-        Self { bound, state: Mutex::default(), readable, writable: Notify::new(), done: Notify::new() }
+    pub(crate) fn new(bound: Bound, account: Option<Account>, readable: Arc<Notify>) -> Self {
+        Self { bound, account, state: Mutex::default(), readable, writable: Notify::new(), done: Notify::new() }
     }
 
     /// Pushes a frame, or refuses it.
@@ -57,6 +76,10 @@ impl Queue {
             return Err(Refused::Full);
         }
         state.bytes += frame.len();
+        if let Some(account) = &self.account {
+            // Before it can be popped.
+            account.add(frame.len());
+        }
         state.frames.push_back(frame);
         drop(state);
         self.readable.notify_one();
@@ -76,7 +99,7 @@ impl Queue {
         }
     }
 
-    /// The oldest frame, if any.
+    /// The oldest frame, if any. For queues without an account.
     pub(crate) fn try_pop(&self) -> Option<Bytes> {
         let mut state = self.state();
         let frame = state.frames.pop_front()?;
@@ -88,18 +111,18 @@ impl Queue {
 
     /// Waits for frames and takes as many as are there, up to `bytes`, at least one; none once the queue is closed
     /// and empty.
-    pub(crate) async fn pop_some(&self, bytes: usize) -> Vec<Bytes> {
+    pub(crate) async fn pop_some(&self, bytes: usize) -> Popped<'_> {
         loop {
             let mut more = std::pin::pin!(self.readable.notified());
             more.as_mut().enable();
-            let mut taken = Vec::new();
+            let mut popped = Popped { frames: Vec::new(), account: self.account.as_ref() };
             let mut sum = 0;
             while let Some(frame) = (sum < bytes).then(|| self.try_pop()).flatten() {
                 sum += frame.len() + 4;
-                taken.push(frame);
+                popped.frames.push(frame);
             }
-            if !taken.is_empty() || self.is_closed() {
-                return taken;
+            if !popped.frames.is_empty() || self.is_closed() {
+                return popped;
             }
             more.await;
         }
@@ -117,7 +140,10 @@ impl Queue {
         let mut state = self.state();
         state.closed = true;
         state.frames.clear();
-        state.bytes = 0;
+        let bytes = std::mem::take(&mut state.bytes);
+        if let Some(account) = &self.account {
+            account.remove(bytes);
+        }
         drop(state);
         self.readable.notify_one();
         self.writable.notify_waiters();
@@ -159,10 +185,13 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+    use crate::budget::Budget;
 
     fn queue(frames: usize, bytes: usize) -> Queue {
-        Queue::new(Bound { frames, bytes }, Arc::default())
+        Queue::new(Bound { frames, bytes }, None, Arc::default())
     }
 
     fn frame(len: usize) -> Bytes {
@@ -203,9 +232,9 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!pushing.is_finished());
-        assert_eq!(queue.pop_some(10).await.len(), 1);
+        assert_eq!(queue.pop_some(10).await.frames.len(), 1);
         assert_eq!(pushing.await.ok(), Some(Ok(())));
-        assert_eq!(queue.pop_some(10).await, [frame(2)]);
+        assert_eq!(queue.pop_some(10).await.frames, [frame(2)]);
     }
 
     #[tokio::test]
@@ -219,10 +248,37 @@ mod tests {
         tokio::task::yield_now().await;
         queue.close();
         assert_eq!(pushing.await.ok(), Some(Err(Refused::Closed)));
-        assert_eq!(queue.pop_some(10).await.len(), 1);
-        assert!(queue.pop_some(10).await.is_empty());
+        assert_eq!(queue.pop_some(10).await.frames.len(), 1);
+        assert!(queue.pop_some(10).await.frames.is_empty());
         queue.set_done();
         queue.until_done().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_or_being_sent_counts_in_the_account_and_nothing_else_does() {
+        let budget = Budget::new(100);
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
+        let account = budget.open(move || end.store(true, Ordering::Relaxed));
+        let queue = Queue::new(Bound { frames: 100, bytes: 1_000 }, Some(account), Arc::default());
+        for _ in 0..20 {
+            for _ in 0..5 {
+                assert_eq!(queue.try_push(frame(20)), Ok(()));
+            }
+            assert_eq!(queue.pop_some(100).await.frames.len(), 5);
+        }
+        assert_eq!(queue.try_push(frame(90)), Ok(()));
+        queue.abandon();
+        let other = budget.open(|| {});
+        other.add(100);
+        assert!(!ended.load(Ordering::Relaxed));
+        drop(other);
+        let queue = Queue { state: Mutex::default(), ..queue };
+        assert_eq!(queue.try_push(frame(60)), Ok(()));
+        let being_sent = queue.pop_some(100).await;
+        assert_eq!(queue.try_push(frame(41)), Ok(()));
+        assert!(ended.load(Ordering::Relaxed), "what is being sent still counts");
+        drop(being_sent);
     }
 
     #[tokio::test]
@@ -231,7 +287,7 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(queue.try_push(frame(10)), Ok(()));
         }
-        assert_eq!(queue.pop_some(28).await.len(), 2);
-        assert_eq!(queue.pop_some(1_000).await.len(), 8);
+        assert_eq!(queue.pop_some(28).await.frames.len(), 2);
+        assert_eq!(queue.pop_some(1_000).await.frames.len(), 8);
     }
 }

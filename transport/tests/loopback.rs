@@ -188,16 +188,76 @@ async fn nobody_listening_is_said_after_the_time_out() {
 }
 
 #[tokio::test]
-async fn one_key_may_hold_so_many_connections_and_gets_its_seat_back() {
-    let limits = Limits { connections_per_key_max: 1, ..Limits::default() };
+async fn a_key_holds_so_many_connections_and_its_newest_wins() {
+    for lanes in [Lanes::CLIENT, Lanes::REPLICA] {
+        let limits =
+            Limits { client_connections_per_key_max: 2, replica_connections_per_key_max: 2, ..Limits::default() };
+        let mut server = server_with(limits, allow(lanes));
+        let dialer = dialer(2);
+        let ((first, _), _accepted) = pair(&mut server, &dialer, lanes).await;
+        let ((second, _), _accepted_too) = pair(&mut server, &dialer, lanes).await;
+        let ((third, _), _accepted_as_well) = pair(&mut server, &dialer, lanes).await;
+        let why = first.closed().await.to_string();
+        assert!(why.contains("a newer connection of this key took its seat: a key has at most 2"), "{why}");
+        assert!(!second.is_closed() && !third.is_closed());
+        assert_eq!(server.listener.stats().displaced, 1);
+        let stats = server.listener.stats();
+        assert_eq!(stats.client_connections + stats.replica_connections, 2);
+    }
+}
+
+#[tokio::test]
+async fn one_key_cannot_take_all_seats() {
+    let limits = Limits { client_connections_max: 3, ..Limits::default() };
     let mut server = server_with(limits, allow(Lanes::CLIENT));
-    let dialer_two = dialer(2);
-    let ((first, _), _accepted) = pair(&mut server, &dialer_two, Lanes::CLIENT).await;
-    let error = dialer_two.connect(&server.address, key(1).public(), Lanes::CLIENT).await.unwrap_err();
-    assert!(matches!(error, ConnectError::Busy(_)), "{error}");
-    assert!(dialer(3).connect(&server.address, key(1).public(), Lanes::CLIENT).await.is_ok());
-    first.close("no longer needed");
-    while dialer_two.connect(&server.address, key(1).public(), Lanes::CLIENT).await.is_err() {}
+    let (greedy, other) = (dialer(2), dialer(3));
+    let ((first, _), _accepted) = pair(&mut server, &greedy, Lanes::CLIENT).await;
+    let ((second, _), _accepted_too) = pair(&mut server, &greedy, Lanes::CLIENT).await;
+    let ((third, _), _accepted_as_well) = pair(&mut server, &greedy, Lanes::CLIENT).await;
+    let ((fourth, _), _accepted_last) = pair(&mut server, &other, Lanes::CLIENT).await;
+    let why = first.closed().await.to_string();
+    assert!(why.contains("all 3 seats are taken"), "{why}");
+    assert!(!second.is_closed() && !third.is_closed() && !fourth.is_closed());
+}
+
+#[tokio::test]
+async fn the_slowest_of_those_that_use_up_the_budget_is_closed() {
+    let limits = Limits { client_send_bytes_max: 5_000_000, ..Limits::default() };
+    let mut server = server_with(limits, allow(Lanes::CLIENT));
+    let (dialer_two, dialer_three) = (dialer(2), dialer(3));
+    // The first does not read; the second does.
+    let ((slow, _slow_inbox), (to_slow, _)) = pair(&mut server, &dialer_two, Lanes::CLIENT).await;
+    let ((quick, mut quick_inbox), (to_quick, _)) = pair(&mut server, &dialer_three, Lanes::CLIENT).await;
+    for _ in 0..100 {
+        // Its own queue has room for more than the budget.
+        if to_slow.try_send(Lane::Client, bytes(1 << 20, 0)).is_err() {
+            break;
+        }
+        to_quick.send(Lane::Client, bytes(100_000, 0)).await.unwrap();
+        assert!(quick_inbox.recv().await.is_some());
+    }
+    // Whether it hears why is its own affair: it does not read.
+    assert!(to_slow.is_closed() && !to_quick.is_closed() && !quick.is_closed());
+    drop(slow);
+    to_quick.send(Lane::Client, bytes(5, 0)).await.unwrap();
+    assert!(quick_inbox.recv().await.is_some());
+}
+
+#[tokio::test]
+async fn a_link_that_takes_no_frames_ends_at_the_first() {
+    let mut server = server(Lanes::REPLICA);
+    let dialer = dialer(2);
+    let (sender, mut events) = mpsc::channel(16);
+    let address = server.address.clone();
+    let to = LinkConfig { address, identity: key(1).public(), lanes: Lanes::REPLICA, tag: 7, takes_frames: false };
+    let _link = Link::spawn(&dialer, to, sender);
+    let (accepted, _inbox) = server.listener.accept().await.unwrap();
+    assert!(matches!(events.recv().await, Some(LinkEvent::Up { tag: 7 })));
+    accepted.send(Lane::Ordering, bytes(1, 1)).await.unwrap();
+    let Some(LinkEvent::Down { tag: 7, why }) = events.recv().await else { panic!("the link is down") };
+    assert!(why.to_string().contains("a frame on the ordering lane"), "{why}");
+    let why = accepted.closed().await.to_string();
+    assert!(why.contains("only this side speaks"), "{why}");
 }
 
 #[tokio::test]
@@ -298,7 +358,7 @@ async fn a_link_comes_back_when_the_listener_restarts_elsewhere() {
     let dialer = Endpoint::dialing(config(2, limits), wiring).unwrap();
     let (sender, mut events) = mpsc::channel(16);
     let address = "replica-1:4433".to_owned();
-    let to = LinkConfig { address, identity: key(1).public(), lanes: Lanes::REPLICA, tag: 7 };
+    let to = LinkConfig { address, identity: key(1).public(), lanes: Lanes::REPLICA, tag: 7, takes_frames: true };
     let link = Link::spawn(&dialer, to, sender);
     assert_eq!(link.try_send(Lane::Ordering, bytes(1, 0)), Err(SendError::Disconnected));
 

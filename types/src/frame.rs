@@ -15,7 +15,7 @@ pub enum ClientFrame {
     Request(SignedRequest),
     /// Send the replies of this session here: to be said to every replica after a session is opened and after each
     /// reconnection, because a replica that was sent no request of the session cannot know which connection of the
-    /// client's key waits for them. Without it replies go to every connection of the key.
+    /// client's key waits for them. Without it replies go to the newest connection of the key.
     Attach(SessionId),
     /// How are you? Answered by [`NodeFrame::Status`].
     Status,

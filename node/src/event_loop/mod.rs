@@ -161,6 +161,8 @@ pub(crate) fn start<S: Service>(
             identity: entry.identity,
             lanes: Lanes::REPLICA,
             tag: id.into(),
+            // Replicas speak on the connections that they made themselves.
+            takes_frames: false,
         };
         let link = Link::spawn(&endpoint, link, links_sender.clone());
         Peer { id: ReplicaId(id), link, heard: None, is_up: false }
@@ -463,7 +465,7 @@ impl<S: Service> EventLoop<S> {
                 Some((peer, false)) => tracing::debug!(%peer, %why, "cannot connect"),
                 None => {}
             },
-            // Replicas speak on the connections that they made themselves.
+            // There are none: the link takes no frames.
             LinkEvent::Frame { .. } => {}
         }
     }

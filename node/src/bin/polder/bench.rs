@@ -10,6 +10,8 @@ use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 use polder_kv::KvClient;
+use polder_transport::Limits;
+use polder_types::{ClusterFile, SigningKey};
 use tokio::task::JoinSet;
 
 use crate::common::ClusterArgs;
@@ -28,6 +30,7 @@ const OWN_REPLICAS: u16 = 4;
   polder bench --mix put=90,get=10 --json        (a cluster of its own, four replicas, removed afterwards)
 
 Each of C clients has one session, which K callers share; a caller waits for an answer before it asks again.
+Few clients use one key. Of more, each has a key made for the run, where the cluster lets every key in.
 Replicas, clients and disk share this machine unless the cluster is elsewhere: compare only within one run.")]
 pub(crate) struct Bench {
     #[command(flatten)]
@@ -102,6 +105,29 @@ impl Mix {
     }
 }
 
+/// Whether one key is enough for so many clients; if not, each is to have its own. An error is why they cannot be: more
+/// sessions or connections of a key than the cluster bears would end each other, and measure only that.
+fn one_key_serves(clients: u32, cluster: &ClusterFile, names_key: bool) -> anyhow::Result<bool> {
+    let limits = Limits::new(&cluster.constants);
+    let clients_of_key_max =
+        cluster.constants.sessions_per_client_max.min(u32::try_from(limits.client_connections_per_key_max)?);
+    let clients_max = cluster.constants.sessions_max.min(u32::try_from(limits.client_connections_max)?);
+    if clients <= clients_of_key_max {
+        return Ok(true);
+    }
+    if names_key || !cluster.clients.open {
+        bail!(
+            "{clients} clients with one key: a replica bears {clients_of_key_max} sessions and connections of a key at once, \
+             and the newer ones would end the older. Without --key, and where the cluster file says clients.open = true, each \
+             client has a key of its own"
+        );
+    }
+    if clients > clients_max {
+        bail!("{clients} clients: a replica bears {clients_max} at once");
+    }
+    Ok(false)
+}
+
 /// What callers saw.
 struct Seen {
     latencies_us: Histogram<u64>,
@@ -143,14 +169,28 @@ impl Bench {
 
     async fn load(self: &Arc<Self>, cluster: &ClusterArgs) -> anyhow::Result<Seen> {
         let mut clients = Vec::new();
-        for _ in 0..self.clients {
-            clients.push(cluster.connect().await?);
+        for key in self.keys(cluster)? {
+            clients.push(cluster.connect_as(key).await?);
         }
         let seen = self.call(&clients).await?;
         for client in &clients {
             client.close().await;
         }
         Ok(seen)
+    }
+
+    /// Each client's key.
+    fn keys(&self, cluster: &ClusterArgs) -> anyhow::Result<Vec<SigningKey>> {
+        match one_key_serves(self.clients, &cluster.file()?, cluster.names_key())? {
+            true => Ok(vec![cluster.signing_key()?; usize::try_from(self.clients)?]),
+            false => (0..self.clients)
+                .map(|_| {
+                    let mut seed = [0; 32];
+                    getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+                    Ok(SigningKey::from_seed(&seed))
+                })
+                .collect(),
+        }
     }
 
     async fn call(self: &Arc<Self>, clients: &[KvClient]) -> anyhow::Result<Seen> {
@@ -227,6 +267,29 @@ impl Bench {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_clients_than_a_key_may_have_are_refused_or_have_keys_of_their_own() -> anyhow::Result<()> {
+        let mut cluster = ClusterFile {
+            nonce: Default::default(),
+            fault_model: polder_types::FaultModel::Byzantine,
+            constants: polder_types::Constants::default(),
+            clients: polder_types::ClientAccess { open: true, keys: Vec::new() },
+            replicas: Vec::new(),
+        };
+        assert!(one_key_serves(8, &cluster, true)?);
+        assert!(!one_key_serves(9, &cluster, false)?);
+        let refused = |clients, cluster: &ClusterFile, names_key| {
+            one_key_serves(clients, cluster, names_key).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert!(refused(65, &cluster, true).contains("a replica bears 8 sessions and connections of a key"));
+        assert!(refused(2_000, &cluster, false).contains("a replica bears 1024 at once"));
+        cluster.clients.open = false;
+        assert!(refused(9, &cluster, false).contains("clients.open = true"));
+        cluster.constants.sessions_per_client_max = 2;
+        assert!(refused(3, &cluster, false).contains("bears 2 sessions"));
+        Ok(())
+    }
 
     #[test]
     fn a_mix_is_read_and_drawn_by_its_shares() -> anyhow::Result<()> {

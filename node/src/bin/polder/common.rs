@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use polder_client::Builder;
 use polder_kv::KvClient;
 use polder_node::files::{read_cluster, read_key};
-use polder_types::NodeStatus;
+use polder_types::{ClusterFile, NodeStatus, SigningKey};
 
 /// Exit status 3: nobody knows whether a command was executed.
 const OUTCOME_UNKNOWN: u8 = 3;
@@ -68,13 +69,37 @@ impl ClusterArgs {
         self.cluster.is_some()
     }
 
+    /// Whether a key was named.
+    pub(crate) fn names_key(&self) -> bool {
+        self.key.is_some()
+    }
+
+    fn path(&self) -> anyhow::Result<&Path> {
+        self.cluster.as_deref().context("which cluster? --cluster FILE names its public file")
+    }
+
+    /// The cluster's public file.
+    pub(crate) fn file(&self) -> anyhow::Result<ClusterFile> {
+        Ok(read_cluster(self.path()?)?)
+    }
+
+    /// The client's key.
+    pub(crate) fn signing_key(&self) -> anyhow::Result<SigningKey> {
+        let beside =
+            || Ok::<_, anyhow::Error>(self.path()?.parent().unwrap_or_else(|| Path::new("")).join("client.key"));
+        let path = self.key.clone().map_or_else(beside, Ok)?;
+        Ok(read_key(&path)?)
+    }
+
     /// A client's builder.
     pub(crate) fn builder(&self) -> anyhow::Result<Builder> {
-        let Some(cluster) = &self.cluster else { anyhow::bail!("which cluster? --cluster FILE names its public file") };
-        let key =
-            self.key.clone().unwrap_or_else(|| cluster.parent().unwrap_or_else(|| Path::new("")).join("client.key"));
+        self.builder_as(self.signing_key()?)
+    }
+
+    /// A builder of a client with this key.
+    fn builder_as(&self, key: SigningKey) -> anyhow::Result<Builder> {
         let timeout = Duration::from_secs(self.timeout);
-        Ok(Builder::new(read_cluster(cluster)?, read_key(&key)?).call_timeout(timeout).connect_timeout(timeout))
+        Ok(Builder::new(self.file()?, key).call_timeout(timeout).connect_timeout(timeout))
     }
 
     /// How each replica says it is; none for one that does not answer.
@@ -87,11 +112,15 @@ impl ClusterArgs {
     pub(crate) async fn connect(&self) -> anyhow::Result<KvClient> {
         Ok(KvClient::new(self.builder()?.connect().await?))
     }
+
+    /// As [`ClusterArgs::connect`], with this key.
+    pub(crate) async fn connect_as(&self, key: SigningKey) -> anyhow::Result<KvClient> {
+        Ok(KvClient::new(self.builder_as(key)?.connect().await?))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use anyhow::Context as _;
     use polder_client::{CallError, Unknown};
 
     use super::*;
