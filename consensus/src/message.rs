@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use polder_types::{
-    Blob, Certificate, Checkpoint, Digest, Domain, Epoch, Proof, ReplicaId, Seq, Signed, SignedRequest, Statement,
-    View, encode,
+    Blob, Certificate, Checkpoint, Constants, Digest, Domain, Epoch, Proof, Quorum, ReplicaId, Seq, Signed,
+    SignedRequest, Statement, View, encode,
 };
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +133,7 @@ pub struct ViewChangeBody {
     /// The certificate of `low`; none at genesis.
     pub stable: Option<Proof<Checkpoint>>,
     /// At most one entry a slot of `(low, low+L]`, in order of slot.
+    #[serde(deserialize_with = "polder_types::at_most::<{ Constants::WINDOW_SLOTS_MAX }, _, _>")]
     pub entries: Vec<Entry>,
 }
 
@@ -207,6 +208,7 @@ pub struct Status {
     /// Whose VIEW-CHANGEs for `view` are held, a bit each: shown by its leader until it has formed the NEW-VIEW.
     pub view_changes: u128,
     /// Slots above `committed`, in order; at most `L`.
+    #[serde(deserialize_with = "polder_types::at_most::<{ Constants::WINDOW_SLOTS_MAX }, _, _>")]
     pub slots: Vec<SlotStatus>,
 }
 
@@ -251,7 +253,11 @@ pub enum Message {
     /// VIEW-CHANGE.
     ViewChange(Signed<ViewChange>, ViewChangeBody),
     /// NEW-VIEW.
-    NewView(Signed<NewView>, Vec<(Signed<ViewChange>, ViewChangeBody)>),
+    NewView(
+        Signed<NewView>,
+        #[serde(deserialize_with = "polder_types::at_most::<{ Quorum::REPLICAS_MAX }, _, _>")]
+        Vec<(Signed<ViewChange>, ViewChangeBody)>,
+    ),
     /// STATUS.
     Status(Status),
     /// FETCH.

@@ -27,7 +27,7 @@ pub(crate) const BATCHES_PER_WORKER_MAX: usize = JOBS_PER_WORKER_MAX;
 /// Messages of one replica that wait.
 const PEER_MESSAGES_MAX: usize = 4_096;
 
-/// Bytes of one replica's messages that wait.
+/// Bytes of memory that one replica's messages take while they wait.
 const PEER_BYTES_MAX: usize = 32 << 20;
 
 /// For so many ticks a replica that misled this one is served only one message a tick (R20).
@@ -149,7 +149,7 @@ impl Admission {
         }
     }
 
-    /// Takes a replica's message; false: it is dropped.
+    /// Takes a replica's message, which takes so many bytes of memory; false: it is dropped.
     pub(crate) fn peer(&mut self, from: ReplicaId, message: Box<PeerMessage>, bytes: usize) -> bool {
         let load = self.peer_loads.entry(from).or_default();
         if load.exceeds(PEER_MESSAGES_MAX, PEER_BYTES_MAX, bytes) {

@@ -20,6 +20,7 @@ mod receive;
 pub mod replica;
 mod report;
 pub mod store;
+mod weight;
 
 #[cfg(feature = "bin")]
 mod admin;

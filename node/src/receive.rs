@@ -9,21 +9,31 @@ use polder_types::{ClientFrame, ClientId, Genesis, PublicKey, ReplicaId, Request
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::replica::PeerMessage;
+use crate::weight;
 
-/// The way to the loop: bounded in frames by the channel and in bytes by the permits, which the loop gives back.
+/// Bytes of decoded frames that wait for the loop, or are being received by it.
+const INBOUND_BYTES_MAX: u32 = 64 << 20;
+
+/// The way to the loop: bounded in frames by the channel and in bytes of memory by the permits, which the loop gives
+/// back.
 #[derive(Clone, Debug)]
 pub(crate) struct Inlet {
-    pub(crate) inbound: mpsc::Sender<(Inbound, OwnedSemaphorePermit)>,
-    pub(crate) bytes: Arc<Semaphore>,
+    inbound: mpsc::Sender<(Inbound, OwnedSemaphorePermit)>,
+    bytes: Arc<Semaphore>,
 }
 
 /// The loop has ended.
 struct LoopGone;
 
 impl Inlet {
+    pub(crate) fn new(inbound: mpsc::Sender<(Inbound, OwnedSemaphorePermit)>) -> Self {
+        Self { inbound, bytes: Arc::new(Semaphore::new(INBOUND_BYTES_MAX as usize)) }
+    }
+
     /// Waits for room; both waits are first come, first served, so that nobody's flood keeps others out.
     async fn send(&self, next: Inbound, bytes: usize) -> Result<(), LoopGone> {
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // Nothing is larger than all there is: it would wait for ever.
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(INBOUND_BYTES_MAX);
         let permit = self.bytes.clone().acquire_many_owned(permits).await.map_err(|_| LoopGone)?;
         self.inbound.send((next, permit)).await.map_err(|_| LoopGone)
     }
@@ -32,7 +42,7 @@ impl Inlet {
 /// What arrives.
 #[derive(Debug)]
 pub(crate) enum Inbound {
-    /// A replica's message.
+    /// A replica's message, and the bytes that it takes in memory.
     Peer { from: ReplicaId, message: Box<PeerMessage>, bytes: usize },
     /// A replica sent what is no message.
     BadPeer { from: ReplicaId },
@@ -82,15 +92,20 @@ pub(crate) async fn accept(mut listener: Listener, genesis: Arc<Genesis>, inlet:
 async fn read_replica(from: ReplicaId, connection: Connection, mut inbox: Inbox, frame_bytes_max: usize, inlet: Inlet) {
     tracing::debug!(%from, "a replica has connected");
     while let Some((_, frame)) = inbox.recv().await {
+        let mut weight = frame.len();
         let next = match decode::<PeerMessage>(&frame, frame_bytes_max) {
-            Ok(message) => Inbound::Peer { from, message: Box::new(message), bytes: frame.len() },
+            Ok(message) => {
+                weight = weight::of_peer(&message);
+                Inbound::Peer { from, message: Box::new(message), bytes: weight }
+            }
             Err(error) => {
                 tracing::warn!(%from, %error, "a replica sent what is no message");
                 connection.close("that is no message");
                 Inbound::BadPeer { from }
             }
         };
-        if inlet.send(next, frame.len()).await.is_err() {
+        drop(frame);
+        if inlet.send(next, weight).await.is_err() {
             return;
         }
     }
@@ -110,7 +125,13 @@ async fn read_client(id: u64, connection: Connection, mut inbox: Inbox, request_
                 break;
             }
         };
-        if inlet.send(next, frame.len()).await.is_err() {
+        let weight = frame.len()
+            + match &next {
+                Inbound::Request { request, .. } => weight::of_request(request),
+                _ => 0,
+            };
+        drop(frame);
+        if inlet.send(next, weight).await.is_err() {
             return;
         }
     }

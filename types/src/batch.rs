@@ -12,11 +12,15 @@ use crate::{Blob, DecodeError, Digest, Domain, SignedRequest, Timestamp, decode,
 pub struct Batch {
     /// The leader's wall clock; 0 in a no-op (R27).
     pub ts: Timestamp,
-    /// The requests, in order.
+    /// The requests, in order; at most [`Batch::REQUESTS_MAX`].
+    #[serde(deserialize_with = "crate::at_most::<{ Batch::REQUESTS_MAX }, _, _>")]
     pub requests: Vec<SignedRequest>,
 }
 
 impl Batch {
+    /// More requests than fit into the largest batch that a configuration may allow: 2 MiB, each with its signature.
+    pub const REQUESTS_MAX: usize = (2 << 20) / 64;
+
     /// The batch of a slot that a new view fills with nothing (R9).
     #[must_use]
     pub fn no_op() -> Self {

@@ -34,8 +34,8 @@ pub enum NodeFrame {
         /// The last stable cut.
         cut: Seq,
     },
-    /// Answers, packed.
-    Replies(Vec<Reply>),
+    /// Answers, packed; at most [`NodeFrame::REPLIES_MAX`] as they travel.
+    Replies(#[serde(deserialize_with = "crate::at_most::<{ NodeFrame::REPLIES_MAX }, _, _>")] Vec<Reply>),
     /// The request was not taken: send it again after a while.
     Busy {
         /// The digest of the request.
@@ -45,6 +45,11 @@ pub enum NodeFrame {
     },
     /// How the node is.
     Status(NodeStatus),
+}
+
+impl NodeFrame {
+    /// The most answers in one frame.
+    pub const REPLIES_MAX: usize = 1_024;
 }
 
 /// How a node says it is: for `status`, unsigned, believed by operators only.

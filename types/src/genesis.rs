@@ -105,6 +105,12 @@ impl Constants {
     /// The most bytes that the entries of a NEW-VIEW may take (R13): a frame between replicas has room for them.
     pub const NEW_VIEW_BYTES_MAX: u64 = 4 << 20;
 
+    /// The largest window that a configuration may have: with one replica, by the bound on a NEW-VIEW.
+    pub const WINDOW_SLOTS_MAX: usize = (Self::NEW_VIEW_BYTES_MAX / (88 + 65)) as usize;
+
+    /// The most partitions that a configuration may have, of all kinds.
+    pub const PARTITIONS_MAX: usize = 4_096 + 256 + 1;
+
     /// The most bytes that the entries of a NEW-VIEW take: it may enclose the VIEW-CHANGEs of all `n`, each with a
     /// certificate of `q` signatures for each of `L` slots.
     #[must_use]

@@ -37,7 +37,8 @@ pub enum Call {
         ack: u64,
         /// The number of the first command; numbers start at 1.
         first: u64,
-        /// The commands, encoded.
+        /// The commands, encoded; at most [`Request::COMMANDS_MAX`].
+        #[serde(deserialize_with = "crate::at_most::<{ Request::COMMANDS_MAX }, _, _>")]
         commands: Vec<Blob>,
     },
     /// Ends a session.

@@ -103,7 +103,8 @@ impl<T> Deref for Verified<T> {
 pub struct Proof<S> {
     /// The statement.
     pub statement: S,
-    /// Who signed it, in increasing order of replica.
+    /// Who signed it, in increasing order of replica; at most as many as a cluster may have.
+    #[serde(deserialize_with = "crate::at_most::<{ crate::Quorum::REPLICAS_MAX }, _, _>")]
     pub signers: Vec<(ReplicaId, Signature)>,
 }
 

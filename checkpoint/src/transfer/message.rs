@@ -4,7 +4,7 @@
 use std::fmt;
 
 use polder_executor::Entry;
-use polder_types::{Blob, Checkpoint, Digest, PartitionId, Position, Proof, Seq};
+use polder_types::{Blob, Checkpoint, Constants, Digest, PartitionId, Position, Proof, Seq};
 use serde::{Deserialize, Serialize};
 
 /// A message of state transfer, on a lane of its own.
@@ -21,6 +21,7 @@ pub enum Message {
         certificate: Proof<Checkpoint>,
         /// The digests of all partitions, in order. Their Merkle root must be the certified one, so this list needs
         /// no trust.
+        #[serde(deserialize_with = "polder_types::at_most::<{ Constants::PARTITIONS_MAX }, _, _>")]
         digests: Vec<Digest>,
     },
     /// I have none above that cut.
@@ -45,7 +46,8 @@ pub enum Message {
         partition: PartitionId,
         /// The key that was asked with.
         after: Option<Blob>,
-        /// The entries after that key, in order.
+        /// The entries after that key, in order; at most [`Message::CHUNK_ENTRIES_MAX`].
+        #[serde(deserialize_with = "polder_types::at_most::<{ Message::CHUNK_ENTRIES_MAX }, _, _>")]
         entries: Vec<(Blob, Entry)>,
         /// The partition's last delete.
         last_delete: Position,
@@ -67,11 +69,15 @@ pub enum Message {
         /// The cut.
         cut: Seq,
         /// In order of partition.
+        #[serde(deserialize_with = "polder_types::at_most::<{ Constants::PARTITIONS_MAX }, _, _>")]
         digests: Vec<Digest>,
     },
 }
 
 impl Message {
+    /// The most entries of a chunk: as many as a chunk of 1 MiB can have, for each counts its overhead.
+    pub const CHUNK_ENTRIES_MAX: usize = (1 << 20) / Entry::OVERHEAD_BYTES as usize;
+
     /// Whether this is a question, for [`super::Serve`]; else it is an answer, for [`super::Fetch`] (or, of
     /// [`Message::Digests`], for the planner).
     #[must_use]

@@ -10,7 +10,7 @@ use crate::state::CertifiedState;
 /// How much a replica serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServeConfig {
-    /// Bytes of a chunk; a single larger entry makes a chunk alone.
+    /// Bytes of a chunk, at most 1 MiB; a single larger entry makes a chunk alone.
     pub chunk_bytes: usize,
     /// Bytes that one peer gets in a second.
     pub bytes_per_second: u64,
@@ -106,7 +106,7 @@ fn answer(question: &Message, sources: &[CertifiedState], chunk_bytes: usize) ->
             None => Message::Nothing { above: *above },
         }),
         Message::AskPartition { cut, partition, after } => match at(*cut) {
-            Some(source) => chunk(source, *partition, after.as_deref(), chunk_bytes),
+            Some(source) => chunk(source, *partition, after.as_deref(), chunk_bytes.min(1 << 20)),
             None => Some(Message::Gone { cut: *cut }),
         },
         Message::AskDigests { cut } => Some(match at(*cut) {

@@ -7,8 +7,8 @@
 //!
 //! | channel | of | bound | when full |
 //! | --- | --- | --- | --- |
-//! | `inbound` | decoded frames | 1 024 frames, 64 MiB | connections are not read, the peer's window closes |
-//! | `links` | ups and downs of links | 256 | the links wait |
+//! | `inbound` | decoded frames | 1 024 frames, 64 MiB of memory | connections are not read, the peer's window closes |
+//! | `links` | ups and downs of links, which take no frames | 256 | the links wait |
 //! | a worker's `jobs` | batches to verify | what a worker may have | never: the loop counts |
 //! | `checked` | verdicts | 64 batches | the workers wait |
 //! | a disk's `jobs` | writes | 4 096 | the loop takes nothing new from half of it on; beyond, it waits |
@@ -29,7 +29,7 @@ use polder_consensus::Now;
 use polder_executor::Service;
 use polder_transport::{Endpoint, Lanes, Link, LinkConfig, LinkEvent, Listener};
 use polder_types::{ClientFrame, Keyring, NodeFrame, ReplicaId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::admission::{Admission, BATCHES_PER_WORKER_MAX, Checked, Checker, Pool, Worker};
@@ -153,7 +153,7 @@ pub(crate) fn start<S: Service>(
     let state = threads.disk(Disk::State, &stores.state, &metrics.state, &done_sender)?;
     let digests = threads.slow("polder-digest", &stores.state, &done_sender)?;
     let images = threads.slow("polder-image", &stores.state, &done_sender)?;
-    let inlet = Inlet { inbound: inbound_sender, bytes: Arc::new(Semaphore::new(64 << 20)) };
+    let inlet = Inlet::new(inbound_sender);
     tokio::spawn(receive::accept(listener, genesis.clone(), inlet));
     let peers = (0u8..).zip(&config.cluster.replicas).filter(|(id, _)| *id != config.me.0).map(|(id, entry)| {
         let link = LinkConfig {
