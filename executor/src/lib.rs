@@ -26,6 +26,6 @@ mod system;
 pub use access::{Access, Limits, Page};
 pub use executor::{Executed, Executor, ExecutorConfig, Windows};
 pub use footprint::{Footprint, Span, prefix_end};
-pub use lookup::Lookup;
+pub use lookup::{Lookup, Share};
 pub use service::Service;
 pub use state::{Chunk, Effect, Effects, Entry, Frozen, FrozenPartition, PartitionBuilder, RestoreError};

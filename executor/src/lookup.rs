@@ -23,17 +23,40 @@ pub enum Lookup {
     Never(Vec<Reply>),
 }
 
+/// What a lookup may hand out of answers; the rest is for later copies of the request (R23).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Bytes that are left. While there are any, the next answer is handed out, however large it is.
+    pub bytes: u64,
+    /// The number of the last answer that an earlier copy of the request was given, if it was not given all: this one
+    /// is given what comes behind it first. Afterwards the same for the next copy; none when this one was given all.
+    pub after: Option<u64>,
+}
+
+impl Share {
+    /// Everything, from the start.
+    pub const ALL: Self = Self { bytes: u64::MAX, after: None };
+
+    /// About what an answer takes beside the bytes of the application.
+    const OVERHEAD_BYTES: u64 = 80;
+
+    fn spend(&mut self, reply: &Reply) {
+        let bytes = if let Answer::Done(bytes) = &reply.answer { bytes.len() as u64 } else { 0 };
+        self.bytes = self.bytes.saturating_sub(bytes + Self::OVERHEAD_BYTES);
+    }
+}
+
 impl<S: Service> Executor<S> {
     /// What to do with a request before it is ordered, as of the last executed slot: copies are answered from the cache
     /// (R23), and what can never execute is not ordered. What is to be ordered may still fail at execution, which alone
-    /// decides (R12).
+    /// decides (R12). Of the answers to commands as many are handed out as `share` allows.
     #[must_use]
-    pub fn lookup(&self, request: &Request) -> Lookup {
+    pub fn lookup(&self, request: &Request, share: &mut Share) -> Lookup {
         match &request.call {
             Call::Open { cut, .. } => self.lookup_open(request, *cut),
             Call::Close { session } => self.lookup_close(request, *session),
             Call::Commands { session, first, commands, .. } => {
-                self.lookup_commands(request.client, *session, *first, commands)
+                self.lookup_commands(request.client, *session, (*first, commands), share)
             }
         }
     }
@@ -65,13 +88,33 @@ impl<S: Service> Executor<S> {
         }
     }
 
-    fn lookup_commands(&self, client: ClientId, session: SessionId, first: u64, commands: &[Blob]) -> Lookup {
+    fn lookup_commands(
+        &self,
+        client: ClientId,
+        session: SessionId,
+        (first, commands): (u64, &[Blob]),
+        share: &mut Share,
+    ) -> Lookup {
         let open = self.front.session(client, session);
         if open.is_none() && self.may_open_later(session) {
             return Lookup::Order { window: Some((0, 0)), known: Vec::new() };
         }
         let (mut known, mut order, mut never) = (Vec::new(), false, false);
-        for (bytes, number) in commands.iter().zip(first..) {
+        let behind = share.after.map_or(0, |after| after.saturating_add(1).saturating_sub(first));
+        let behind = usize::try_from(behind).unwrap_or(usize::MAX).min(commands.len());
+        let (earlier, later) = commands.split_at(behind);
+        // Nothing is copied out of the state that is not handed out.
+        let mut left_out = false;
+        let mut hand_out = |answer: &dyn Fn() -> Reply| match share.bytes {
+            0 => left_out = true,
+            _ => {
+                let reply = answer();
+                share.spend(&reply);
+                known.push(reply);
+            }
+        };
+        let numbered = later.iter().zip(first.saturating_add(behind as u64)..).chain(earlier.iter().zip(first..));
+        for (bytes, number) in numbered {
             let command = Reply::command_digest(bytes);
             let numbered = Numbered { session, number };
             let verdict = open.map(|open| (open.judge(number, &command), number > open.window().1));
@@ -84,12 +127,17 @@ impl<S: Service> Executor<S> {
                 }
                 Some((Verdict::Refused(failure), false)) => failure,
                 Some((Verdict::Copy, _)) => {
-                    known.push(self.recorded(numbered, command));
+                    hand_out(&|| self.recorded(numbered, command));
                     continue;
                 }
             };
             never = true;
-            known.push(self.reply(Some(numbered), command, Answer::Failed(failure)));
+            hand_out(&|| self.reply(Some(numbered), command, Answer::Failed(failure)));
+        }
+        match known.last() {
+            Some(last) if left_out => share.after = Some(last.number),
+            None if left_out => {}
+            _ => share.after = None,
         }
         match open {
             Some(open) if order => Lookup::Order { window: Some(open.window()), known },

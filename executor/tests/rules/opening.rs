@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use polder_executor::Lookup;
+use polder_executor::{Lookup, Share};
 use polder_types::{Answer, Call, ClientAccess, Constants, Failure, Genesis, Position, Seq, SessionId, SignedRequest};
 
 use crate::script::{append, writes};
@@ -46,7 +46,10 @@ fn a_copy_of_an_open_is_answered_with_the_first_ones_session_while_it_is_fresh()
     let first = world.slot([opening.clone(), opening.clone()]);
     assert_eq!(first.replies[0], first.replies[1]);
     assert_eq!(world.executor.sessions(), 1);
-    assert_eq!(world.executor.lookup(&opening.request().unwrap()), Lookup::Answered(replies(&first)[..1].to_vec()));
+    assert_eq!(
+        world.executor.lookup(&opening.request().unwrap(), &mut { Share::ALL }),
+        Lookup::Answered(replies(&first)[..1].to_vec())
+    );
     let Answer::Opened(session) = first.replies[0].1.answer else { panic!("opened") };
     // Also when the session is closed meanwhile: a second one under this OPEN would execute its commands again.
     world.slot([world.sign(1, Call::Close { session })]);
@@ -110,7 +113,7 @@ fn who_is_not_listed_opens_nothing_and_a_reader_writes_nothing() {
     let clients = ClientAccess { open: false, keys: genesis.clients.keys.clone() };
     let mut world = World::with(Arc::new(Genesis { clients, ..(*genesis).clone() }));
     let stranger = world.opening(1);
-    assert!(matches!(world.executor.lookup(&stranger.request().unwrap()), Lookup::Never(_)));
+    assert!(matches!(world.executor.lookup(&stranger.request().unwrap(), &mut { Share::ALL }), Lookup::Never(_)));
     assert_eq!(answers(&world.slot([stranger])), [failed(Failure::NotPermitted)]);
     let session = world.open(9);
     assert!(matches!(world.run(9, session, 1, &read("k")), Answer::Done(_)));

@@ -1,6 +1,6 @@
 //! R23, R25, R26: a command executes once, and its answer is given as often as it is asked for.
 
-use polder_executor::Lookup;
+use polder_executor::{Lookup, Share};
 use polder_types::{Answer, Blob, Call, Constants, Failure, Position, Reply, Request, Seq, SessionId, SignedRequest};
 
 use crate::script::{Does, Saw, append, put, writes};
@@ -203,7 +203,7 @@ fn r23_before_ordering_copies_are_answered_and_what_never_executes_is_not_ordere
     let done = world.commands(1, session, 1, 2, [write.clone(), write.clone()]);
     let executed = world.slot([done.clone()]);
     let window = Some((1, 5));
-    let lookup = |world: &World, signed: &SignedRequest| world.executor.lookup(&request(signed));
+    let lookup = |world: &World, signed: &SignedRequest| world.executor.lookup(&request(signed), &mut { Share::ALL });
 
     assert_eq!(lookup(&world, &done), Lookup::Answered(replies(&executed)));
     // Partly done: the rest is ordered.
@@ -238,12 +238,44 @@ fn r23_before_ordering_copies_are_answered_and_what_never_executes_is_not_ordere
     assert_eq!(lookup(&world, &close), Lookup::Answered(replies(&closed)));
 }
 
+/// However often a small request is repeated, a copy of it makes a bounded part of its answers leave, and in the end
+/// all of them have left.
+#[test]
+fn r23_what_a_copy_is_not_given_the_next_ones_are() {
+    let mut world = World::new(constants());
+    let session = world.open(1);
+    let long = "x".repeat(1_000);
+    let write = writes(vec![append("log", &long)]);
+    let request = world.commands(1, session, 0, 1, [write.clone(), write.clone(), write.clone(), write]);
+    let all = replies(&world.slot([request.clone()]));
+    let request = request.request().unwrap();
+    let given = |share: &mut Share| match world.executor.lookup(&request, share) {
+        Lookup::Answered(replies) => replies.iter().map(|reply| reply.number).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(all.len(), 4);
+    let mut share = Share { bytes: 0, after: None };
+    assert_eq!(given(&mut share), [] as [u64; 0]);
+    assert_eq!(share.after, None);
+    let mut after = None;
+    for expected in [vec![1], vec![2], vec![3], vec![4], vec![1]] {
+        let mut share = Share { bytes: 1, after };
+        assert_eq!(given(&mut share), expected);
+        after = share.after;
+    }
+    // Behind the last that was given first, then from the start; and once all was given nothing is remembered.
+    let mut share = Share { bytes: u64::MAX, after: Some(2) };
+    assert_eq!(given(&mut share), [3, 4, 1, 2]);
+    assert_eq!(share.after, None);
+    assert_eq!(given(&mut Share { bytes: u64::MAX, after: Some(99) }), [1, 2, 3, 4]);
+}
+
 #[test]
 fn the_last_numbers_that_there_are_stop_nobody() {
     let mut world = World::new(constants());
     let session = world.open(1);
     let far = world.commands(1, session, 0, u64::MAX - 1, [read("k")]);
-    assert!(matches!(world.executor.lookup(&request(&far)), Lookup::Order { .. }));
+    assert!(matches!(world.executor.lookup(&request(&far), &mut { Share::ALL }), Lookup::Order { .. }));
     assert_eq!(answers(&world.slot([far])), [failed(Failure::OutsideWindow)]);
     // Who acknowledges them all is left with the rest.
     let last = world.commands(1, session, u64::MAX - 2, u64::MAX - 1, [read("k")]);

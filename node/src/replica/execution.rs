@@ -18,7 +18,11 @@ impl<S: Service> Replica<S> {
             return;
         }
         let client = parsed.client;
-        let window = match self.executor.lookup(&parsed) {
+        let share = self.copies.share(&parsed);
+        let mut left = share;
+        let found = self.executor.lookup(&parsed, &mut left);
+        self.copies.given(&parsed, share.bytes - left.bytes, left);
+        let window = match found {
             Lookup::Answered(replies) | Lookup::Never(replies) => {
                 reply(client, replies, out);
                 return;

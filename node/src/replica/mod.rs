@@ -14,6 +14,7 @@
 //! - A replica that fell behind the truncated log fetches the certified state ([`catch_up`], R14, C12).
 
 mod catch_up;
+mod copies;
 mod cuts;
 mod event;
 mod execution;
@@ -37,6 +38,7 @@ pub use open::{OpenError, ReplicaConfig, Start};
 pub use status::{Phase, ReplicaStatus};
 
 use catch_up::CatchUp;
+use copies::Copies;
 use cuts::{Digesting, Diverged, Statements};
 use log::{Entry, Log, Then};
 use memory::{Memory, Verdict};
@@ -55,6 +57,7 @@ pub struct Replica<S: Service> {
     genesis: Arc<polder_types::Genesis>,
     core: Core,
     executor: Executor<S>,
+    copies: Copies,
     planner: Planner,
     catch_up: CatchUp,
     serve: transfer::Serve,
@@ -226,6 +229,7 @@ impl<S: Service> Replica<S> {
         let elapsed = now.monotonic_ms.saturating_sub(self.last_tick_ms).min(self.constants.status_period_ms);
         self.last_tick_ms = now.monotonic_ms;
         self.since_status_ms += elapsed;
+        self.copies.tick();
         let is_due = self.since_status_ms >= self.constants.status_period_ms;
         if is_due {
             self.since_status_ms = 0;

@@ -15,6 +15,7 @@ use polder_types::{
 
 use super::Replica;
 use super::catch_up::CatchUp;
+use super::copies::Copies;
 use super::cuts::{Digesting, Statements};
 use super::event::Action;
 use super::log::{FIRST_TICKET, Log};
@@ -152,6 +153,7 @@ impl<S: Service> Replica<S> {
             genesis: config.genesis,
             core,
             executor,
+            copies: Copies::default(),
             planner,
             catch_up: CatchUp::default(),
             serve: transfer::Serve::new(transfer::ServeConfig::default()),
