@@ -1,11 +1,11 @@
 //! Whole nodes over real sockets, with stores in memory: with threads of their own, and with none, as in a simulation.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use polder_checkpoint::{MemStore, Store};
+use polder_checkpoint::{Durability, Family, MemStore, Rows, Store, StoreError, Writes};
 use polder_executor::{Access, Footprint, Service, Span};
 use polder_node::replica::Start;
 use polder_node::{Node, NodeConfig, NodeError, Stores, Threads};
@@ -19,6 +19,44 @@ use polder_types::{
 /// Longer than anything here takes, unless it is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A store in memory whose writes wait while it is stalled.
+#[derive(Default)]
+struct Stalling {
+    store: MemStore,
+    is_stalled: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stalling {
+    fn stall(&self, is_stalled: bool) {
+        *self.is_stalled.lock().unwrap() = is_stalled;
+        self.changed.notify_all();
+    }
+}
+
+impl Store for Stalling {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.get(family, key)
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Rows, StoreError> {
+        self.store.scan(family, from, to, limit)
+    }
+
+    fn apply(&self, writes: &Writes, durability: Durability) -> Result<(), StoreError> {
+        drop(self.changed.wait_while(self.is_stalled.lock().unwrap(), |is_stalled| *is_stalled).unwrap());
+        self.store.apply(writes, durability)
+    }
+
+    fn bytes_on_disk(&self) -> u64 {
+        self.store.bytes_on_disk()
+    }
+}
+
+/// From this number on a command of [`Counter`] also writes [`LARGE_BYTES`].
+const LARGE: u64 = 1_000_000;
+const LARGE_BYTES: usize = 3 << 20;
+
 /// One counter: a command adds to it and is answered the sum.
 #[derive(Default)]
 struct Counter;
@@ -30,12 +68,15 @@ impl Application for Counter {
 
 impl Service for Counter {
     fn footprint(&self, _: &u64) -> Footprint {
-        Footprint::writes(vec![Span::Key(b"sum".to_vec())])
+        Footprint::writes(vec![Span::Key(b"sum".to_vec()), Span::Key(b"large".to_vec())])
     }
 
     fn execute(&self, _: Timestamp, add: &u64, state: &mut Access<'_>) -> u64 {
         let before = state.get(b"sum").map_or(0, |entry| decode::<u64>(&entry.value, 10).unwrap());
         state.put(b"sum", Blob::from(encode(&(before + add))));
+        if *add >= LARGE {
+            state.put(b"large", Blob::from(vec![0; LARGE_BYTES]));
+        }
         before + add
     }
 }
@@ -49,6 +90,7 @@ struct Net {
     cluster: ClusterFile,
     nodes: Vec<Node>,
     logs: Vec<Arc<MemStore>>,
+    states: Vec<Arc<Stalling>>,
 }
 
 impl Net {
@@ -69,7 +111,8 @@ impl Net {
             replicas: (0..).zip(&wirings).map(entry).collect(),
         };
         let logs: Vec<Arc<MemStore>> = (0..4).map(|_| Arc::default()).collect();
-        let nodes = (0..).zip(wirings).zip(&logs).map(|((id, wiring), log)| {
+        let states: Vec<Arc<Stalling>> = (0..4).map(|_| Arc::default()).collect();
+        let nodes = (0..).zip(wirings).zip(logs.iter().zip(&states)).map(|((id, wiring), (log, state))| {
             let config = NodeConfig {
                 me: ReplicaId(id),
                 cluster: cluster.clone(),
@@ -81,10 +124,10 @@ impl Net {
                 threads,
                 wall_clock: Arc::new(|| Timestamp(1_000)),
             };
-            let stores = Stores { log: log.clone() as Arc<dyn Store>, state: Arc::new(MemStore::new()) };
+            let stores = Stores { log: log.clone() as Arc<dyn Store>, state: state.clone() as Arc<dyn Store> };
             Node::start(&config, Arc::new(Counter), wiring, stores, || Ok(())).unwrap()
         });
-        Self { nodes: nodes.collect(), cluster, logs }
+        Self { nodes: nodes.collect(), cluster, logs, states }
     }
 
     async fn wait_until_ready(&self) {
@@ -231,6 +274,32 @@ async fn a_reply_goes_to_the_connection_that_asked_or_to_the_newest() {
     // The older one hears of it no more than what it asks for.
     older.send(1, &ClientFrame::Status);
     assert!(matches!(older.next(1).await, Some(NodeFrame::Status(_))));
+}
+
+/// A quorum that needs a replica whose state store stalls goes on ordering: images and effects never stand in front of a
+/// vote.
+#[tokio::test(flavor = "multi_thread")]
+async fn r19_votes_go_on_while_the_state_store_stalls() {
+    let mut net = Net::start(Threads::Own { verify: 1 }, |_| {});
+    net.wait_until_ready().await;
+    let mut client = net.client(1).await;
+    client.send(0, &ClientFrame::Request(client.sign(Call::Open { nonce: [7; 16], cut: Seq::ZERO })));
+    let Answer::Opened(session) = client.reply(0).await.answer else { unreachable!() };
+    net.nodes[3].stop();
+    tokio::time::timeout(PATIENCE, net.nodes[3].ended()).await.unwrap().unwrap();
+    net.states[1].stall(true);
+    // More than may wait for the disk before new requests do.
+    for number in 1..=30u64 {
+        let commands = vec![Blob::from(encode(&LARGE))];
+        let call = Call::Commands { session, ack: number - 1, first: number, commands };
+        client.send(0, &ClientFrame::Request(client.sign(call)));
+        assert!(matches!(client.reply(0).await.answer, Answer::Done(_)));
+    }
+    // The stalled one says so to clients.
+    let call = Call::Commands { session, ack: 30, first: 31, commands: vec![Blob::from(encode(&LARGE))] };
+    client.send(1, &ClientFrame::Request(client.sign(call)));
+    while !matches!(client.next(1).await, Some(NodeFrame::Busy { .. })) {}
+    net.states[1].stall(false);
 }
 
 /// R19: nothing is retried over a failed write, and the others go on.

@@ -11,12 +11,13 @@
 //! | `links` | ups and downs of links, which take no frames | 256 | the links wait |
 //! | a worker's `jobs` | batches to verify | what a worker may have | never: the loop counts |
 //! | `checked` | verdicts | 64 batches | the workers wait |
-//! | a disk's `jobs` | writes | 4 096 | the loop takes nothing new from half of it on; beyond, it waits |
+//! | a disk's `jobs` | writes | log 4 096, state 16 384 | the loop takes less, and then nothing, before ([`room`]); beyond, it waits |
 //! | `slow` | digests, images | 1 024 | the loop waits |
 //! | `done` | completions of slow jobs | 64 | the threads wait |
 //! | `written`, `report`, `stop` | the newest value | 1 | replaced |
 
 mod act;
+mod room;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ use crate::receive::{self, Inbound, Inlet};
 use crate::replica::{Action, Disk, Event, Replica};
 use crate::report::Report;
 
+use room::Backlog;
+
 /// The period of ticks.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -49,12 +52,6 @@ const TICKS_PER_REPORT: u32 = 10;
 
 /// Frames taken in one turn.
 const FRAMES_PER_TURN_MAX: usize = 512;
-
-/// Writes that wait for a disk: nothing new is taken from here on.
-const WRITES_WAITING_MAX: u64 = 2_048;
-
-/// Bytes of writes that wait for the disks: nothing new is taken from here on.
-const WRITE_BYTES_WAITING_MAX: usize = 64 << 20;
 
 /// How long a node that shuts down waits for what it has taken.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
@@ -240,7 +237,10 @@ impl Threading {
         let jobs = match self.own {
             Threads::Inline => None,
             Threads::Own { .. } => {
-                let (jobs, given) = sync_channel(4_096);
+                let (jobs, given) = sync_channel(match disk {
+                    Disk::Log => room::LOG_WRITES_MAX,
+                    Disk::State => room::STATE_WRITES_MAX,
+                });
                 let (store, done, metrics) = (store.clone(), done.clone(), metrics.clone());
                 let name = if disk == Disk::Log { "polder-log" } else { "polder-state" };
                 self.spawn(name, move || disk::write_all(store.as_ref(), &given, &written_sender, &done, &metrics))?;
@@ -315,8 +315,12 @@ impl<S: Service> EventLoop<S> {
 
     /// Whether the disks keep up: if they do not, nothing new is taken.
     fn has_room(&self) -> bool {
-        let writes = self.log.asked - self.log.told + self.state.asked - self.state.told;
-        writes < WRITES_WAITING_MAX && self.log.bytes + self.state.bytes < WRITE_BYTES_WAITING_MAX
+        room::for_messages(Backlog::of(&self.log), Backlog::of(&self.state))
+    }
+
+    /// Whether they keep up so well that new requests of clients are taken.
+    fn has_room_for_requests(&self) -> bool {
+        room::for_requests(Backlog::of(&self.log), Backlog::of(&self.state))
     }
 
     /// Takes all that waits, within bounds, and turns it into events; a tick comes after what was there before it.
@@ -391,7 +395,8 @@ impl<S: Service> EventLoop<S> {
                 self.metrics.requests.inc();
                 let digest = signed.digest();
                 self.clients.requested(id, &request, digest);
-                if self.drain_until.is_some() || !self.admission.client(id, client, signed) {
+                let takes = self.drain_until.is_none() && self.has_room_for_requests();
+                if !takes || !self.admission.client(id, client, signed) {
                     self.metrics.requests_busy.inc();
                     self.clients.send_to(id, &NodeFrame::Busy { request: digest, retry_after_ms: RETRY_AFTER_MS });
                 }
