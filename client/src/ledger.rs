@@ -109,6 +109,21 @@ impl Ledger {
         !self.pending.is_empty()
     }
 
+    /// Whether enough waits for a request to be full.
+    pub(crate) fn fills_a_request(&self, commands_max: usize, bytes_max: usize) -> bool {
+        self.waiting.len() >= commands_max || self.waiting_bytes >= bytes_max
+    }
+
+    /// Commands that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Commands under way.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Requests under way.
     pub(crate) fn letters(&self) -> usize {
         self.letters.len()

@@ -49,6 +49,7 @@ mod error;
 mod ledger;
 mod machine;
 mod matcher;
+mod pace;
 mod peers;
 mod resumable;
 mod status;

@@ -21,6 +21,7 @@ use crate::courier::{Courier, LetterId, Patience};
 use crate::error::{CallError, Unknown};
 use crate::ledger::{CallId, Ledger, Numbering, Packed};
 use crate::matcher::{Matcher, Subject};
+use crate::pace::Pace;
 use crate::peers::Peers;
 
 /// What a machine is made from.
@@ -110,6 +111,7 @@ pub(crate) struct Machine {
     closing: bool,
     /// When the session was last used, by the own clock.
     used_ms: u64,
+    pace: Pace,
 }
 
 impl Machine {
@@ -133,6 +135,7 @@ impl Machine {
             session,
             closing: false,
             used_ms: 0,
+            pace: Pace::default(),
             settings,
         }
     }
@@ -181,7 +184,10 @@ impl Machine {
 
     /// When [`Machine::flush`] has something to do even if nothing comes in.
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
-        [self.ledger.deadline_ms(), self.courier.deadline_ms()].into_iter().flatten().min()
+        // Not while the requests under way are as many as may be.
+        let may_send = self.ledger.has_waiting() && self.ledger.letters() < self.settings.requests_in_flight_max;
+        let release_ms = self.pace.release_ms().filter(|_| may_send);
+        [self.ledger.deadline_ms(), self.courier.deadline_ms(), release_ms].into_iter().flatten().min()
     }
 
     /// Whether more commands may be submitted; else callers wait.
@@ -214,6 +220,7 @@ impl Machine {
         if let Some(error) = error {
             return out.push(Output::Finished { call, outcome: Err(error) });
         }
+        self.pace.submitted();
         if let Session::Unopened { wanted } = &mut self.session {
             *wanted = true;
         }
@@ -252,8 +259,11 @@ impl Machine {
                 self.used_ms = now_ms;
                 if answer == Answer::Failed(Failure::NoSession) {
                     self.session_gone(out);
-                } else if let Some(letter) = self.ledger.answered(subject.number, &outcome(answer), out) {
-                    self.courier.answered(letter);
+                } else {
+                    let before = out.len();
+                    let letter = self.ledger.answered(subject.number, &outcome(answer), out);
+                    self.pace.answered(now_ms, out.len() - before);
+                    letter.into_iter().for_each(|letter| self.courier.answered(letter));
                 }
             }
             _ => {}
@@ -333,15 +343,20 @@ impl Machine {
     fn pack(&mut self, now_ms: u64, out: &mut Vec<Output>) {
         let Session::Open(session) = self.session else { return };
         let bytes_max = self.settings.commands_bytes_max();
-        while self.ledger.letters() < self.settings.requests_in_flight_max {
+        let commands_max = self.settings.commands_per_request_max;
+        while self.ledger.letters() < self.settings.requests_in_flight_max
+            && (self.ledger.fills_a_request(commands_max, bytes_max)
+                || !self.pace.holds_back(now_ms, self.ledger.waiting(), self.ledger.pending()))
+        {
             let letter = self.courier.next_letter();
-            let packed = self.ledger.pack(self.settings.commands_per_request_max, bytes_max, letter);
+            let packed = self.ledger.pack(commands_max, bytes_max, letter);
             let Some(Packed { ack, first, commands }) = packed else { return };
             for number in (first..).take(commands.len()) {
                 if let Some(command) = self.ledger.digest(number) {
                     self.matcher.expect(Subject { session: Some(session), number, command });
                 }
             }
+            self.pace.sent();
             self.used_ms = now_ms;
             let request = self.sign(Call::Commands { session, ack, first, commands });
             self.courier.post(now_ms, request, &self.peers, out);

@@ -9,11 +9,19 @@ use polder_types::{Batch, Digest, ReplicaId, Seq};
 use crate::progress::Timer;
 use crate::{Core, Message, Output, Proposal, To, VerifiedMessage};
 
+/// How long a batch is held back at most, so that more may join it: little beside the round trips of distant replicas,
+/// whose leader must not wait for one slot before it opens the next.
+const HOLD_MS: u64 = 20;
+
 /// What only a leader needs.
 #[derive(Debug, Default)]
 pub(crate) struct Leading {
     /// The slot of the next fresh proposal.
     pub(crate) next: Seq,
+    /// The requests of the largest batch since nothing was in flight.
+    pub(crate) largest: usize,
+    /// Since when what waits is held back, by the logical clock.
+    pub(crate) held_since_ms: Option<u64>,
     /// The VIEW-CHANGEs for the current view, one a replica: from them its NEW-VIEW is formed (R9, R42).
     pub(crate) changes: BTreeMap<ReplicaId, Arc<VerifiedMessage>>,
 }
@@ -35,13 +43,18 @@ impl Core {
     pub(crate) fn propose(&mut self, out: &mut Vec<Output>) {
         while self.may_propose() {
             let slot = self.leading.next;
+            if self.holds_back(slot) {
+                return;
+            }
             let requests = self.requests.take(slot, self.config.constants.batch_bytes_max as usize);
+            self.leading.held_since_ms = None;
             if requests.is_empty() && !self.filler_is_due(slot) {
                 return;
             }
             // R27: time never goes back at execution, whatever a leader says; so it says what its clock says.
             let batch = Batch { ts: self.wall, requests };
             self.leading.next = slot.next();
+            self.leading.largest = self.leading.largest.max(batch.requests.len());
             self.propose_batch(slot, batch, out);
         }
     }
@@ -55,6 +68,23 @@ impl Core {
         out.push(Output::Send { to: To::All, message: message.clone() });
         // The leader accepts its own proposal as a backup does; what it cannot accept now is like one that was lost.
         self.on_proposal(&signed, &message, out).unwrap_or_default();
+    }
+
+    /// Whether what waits should join more first. A slot costs the same votes and syncs however little is in it; so
+    /// beside what is in flight a batch is opened at once only if it is larger (Nagle's idea) or full, and otherwise
+    /// when nothing is in flight any more, or after [`HOLD_MS`].
+    fn holds_back(&mut self, slot: Seq) -> bool {
+        if self.in_flight() == 0 {
+            self.leading.largest = 0;
+            return false;
+        }
+        let (waiting, bytes) = self.requests.unproposed();
+        let is_full = bytes >= self.config.constants.batch_bytes_max.into();
+        if waiting > self.leading.largest || waiting == 0 || is_full || self.filler_is_due(slot) {
+            return false;
+        }
+        let now_ms = self.progress.now_ms();
+        now_ms < self.leading.held_since_ms.get_or_insert(now_ms).saturating_add(HOLD_MS)
     }
 
     /// R8: only in a view whose entering is durable, and never in one that was entered before a restart.

@@ -104,6 +104,11 @@ impl Requests {
         }
     }
 
+    /// How many wait and are not proposed, and their bytes.
+    pub(crate) fn unproposed(&self) -> (usize, u64) {
+        (self.unproposed.saturating_add(self.spares) as usize, self.bytes.saturating_add(self.spare_bytes))
+    }
+
     /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
         self.places.len()

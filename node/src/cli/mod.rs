@@ -103,8 +103,10 @@ pub fn run<S: Service + Default>(extra: ExtraVerbs) -> ExitCode {
     })
 }
 
+/// Half of the processors: the other half checks signatures. A thread more than there is work for only makes others wait.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+    let workers = (std::thread::available_parallelism().map_or(1, std::num::NonZero::get) / 2).max(1);
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?)
 }
 
 async fn dispatch<S: Service + Default>(matches: &ArgMatches, extra: ExtraVerbs) -> anyhow::Result<ExitCode> {

@@ -44,6 +44,34 @@ fn batches_are_delivered_in_slot_order_once() {
     assert_eq!(slots, [1, 2, 3]);
 }
 
+/// The requests in each batch that was proposed.
+fn proposed(solo: &Solo) -> Vec<usize> {
+    let size = |message: &Message| match message {
+        Message::Proposal(_, bytes) => Batch::from_blob(bytes, usize::MAX).map(|batch| batch.requests.len()).ok(),
+        _ => None,
+    };
+    solo.sent.iter().filter_map(size).collect()
+}
+
+#[test]
+fn beside_what_is_in_flight_only_a_larger_batch_is_opened_at_once() {
+    let mut solo = Solo::new(4, 1, 0);
+    let ask = |solo: &mut Solo, client: u8| {
+        let request = solo.request(client, 1).verify(solo.keyring.cluster()).unwrap();
+        solo.step(Input::Request { request, window: WINDOW });
+    };
+    (50..53).for_each(|client| ask(&mut solo, client));
+    assert_eq!(proposed(&solo), [1, 2], "the first waits for nobody, the third makes two");
+    (53..55).for_each(|client| ask(&mut solo, client));
+    assert_eq!(proposed(&solo), [1, 2]);
+    ask(&mut solo, 55);
+    assert_eq!(proposed(&solo), [1, 2, 3]);
+    ask(&mut solo, 56);
+    assert_eq!(proposed(&solo), [1, 2, 3]);
+    solo.wait(30);
+    assert_eq!(proposed(&solo), [1, 2, 3, 1], "nothing is held back for long");
+}
+
 #[test]
 fn r11_fresh_slots_up_to_contiguous_committed_plus_f() {
     let mut solo = Solo::new(4, 1, 1);

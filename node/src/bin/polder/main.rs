@@ -17,6 +17,10 @@ use std::process::ExitCode;
 use polder_kv::Kv;
 use polder_node::cli::{ExtraVerbs, run};
 
+/// A node allocates on many threads, and frees on others what it has allocated on one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Demo(demo::Demo),
