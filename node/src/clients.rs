@@ -168,7 +168,9 @@ fn pack(replies: Vec<Reply>) -> impl Iterator<Item = NodeFrame> {
     std::iter::from_fn(move || {
         let mut frame = vec![rest.next()?];
         let mut bytes = frame.iter().map(size).sum::<usize>();
-        while let Some(next) = rest.next_if(|next| bytes + size(next) <= FRAME_BYTES_MAX) {
+        while frame.len() < NodeFrame::REPLIES_MAX
+            && let Some(next) = rest.next_if(|next| bytes + size(next) <= FRAME_BYTES_MAX)
+        {
             bytes += size(&next);
             frame.push(next);
         }

@@ -92,21 +92,28 @@ pub(crate) async fn accept(mut listener: Listener, genesis: Arc<Genesis>, inlet:
 async fn read_replica(from: ReplicaId, connection: Connection, mut inbox: Inbox, frame_bytes_max: usize, inlet: Inlet) {
     tracing::debug!(%from, "a replica has connected");
     while let Some((_, frame)) = inbox.recv().await {
-        let mut weight = frame.len();
-        let next = match decode::<PeerMessage>(&frame, frame_bytes_max) {
-            Ok(message) => {
-                weight = weight::of_peer(&message);
-                Inbound::Peer { from, message: Box::new(message), bytes: weight }
-            }
-            Err(error) => {
-                tracing::warn!(%from, %error, "a replica sent what is no message");
+        let next = peer_frame(from, &frame, frame_bytes_max);
+        let bytes = match &next {
+            Inbound::Peer { bytes, .. } => *bytes,
+            _ => {
                 connection.close("that is no message");
-                Inbound::BadPeer { from }
+                frame.len()
             }
         };
         drop(frame);
-        if inlet.send(next, weight).await.is_err() {
+        if inlet.send(next, bytes).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Decodes a replica's frame.
+fn peer_frame(from: ReplicaId, frame: &[u8], frame_bytes_max: usize) -> Inbound {
+    match decode::<PeerMessage>(frame, frame_bytes_max) {
+        Ok(message) => Inbound::Peer { from, bytes: weight::of_peer(&message), message: Box::new(message) },
+        Err(error) => {
+            tracing::warn!(%from, %error, "a replica sent what is no message");
+            Inbound::BadPeer { from }
         }
     }
 }
@@ -190,6 +197,29 @@ mod tests {
         let junk = polder_types::SignedRequest { body: polder_types::Blob::copy(b"junk"), signature };
         let frame = encode(&ClientFrame::Request(junk));
         assert!(client_frame(1, client, &frame, 10_000).is_err_and(|why| why.contains("no request")));
+    }
+
+    /// What waits is bounded by the memory that it takes, and small things on the wire take more.
+    #[test]
+    fn a_replicas_message_counts_by_the_memory_that_it_takes() {
+        use polder_consensus::{Message, SlotStatus, StatusMessage};
+        let slot = SlotStatus { slot: Seq::ZERO, accepted: None, prepares: 0, commits: 0 };
+        let status = StatusMessage {
+            epoch: polder_types::Epoch::ZERO,
+            view: polder_types::View::ZERO,
+            new_view: None,
+            low: Seq::ZERO,
+            committed: Seq::ZERO,
+            executed: Seq::ZERO,
+            suspects: 0,
+            view_changes: 0,
+            slots: vec![slot; 1_000],
+        };
+        let frame = encode(&PeerMessage::Ordering(Message::Status(status)));
+        let received = peer_frame(ReplicaId(1), &frame, usize::MAX);
+        let Inbound::Peer { bytes, .. } = received else { unreachable!("{received:?}") };
+        assert!(frame.len() < 5_000 && bytes > 1_000 * size_of::<SlotStatus>(), "{} as {bytes}", frame.len());
+        assert!(matches!(peer_frame(ReplicaId(1), &frame[1..], usize::MAX), Inbound::BadPeer { .. }));
     }
 
     #[test]

@@ -78,6 +78,9 @@ fn copied(request: &Request) -> Option<Copied> {
 }
 
 #[cfg(test)]
+mod alone;
+
+#[cfg(test)]
 mod tests {
     use polder_types::{Blob, PublicKey};
 
