@@ -50,17 +50,18 @@ impl Limits {
     pub fn new(constants: &Constants) -> Self {
         // What a frame adds to what it carries: tags, lengths, signatures, a short list of other things.
         const SLACK_BYTES: usize = 64 << 10;
-        let bytes = |number: u32| usize::try_from(number).unwrap_or(usize::MAX / 4);
-        let client_frame_bytes_max = bytes(constants.request_bytes_max.max(constants.reply_bytes_max)) + SLACK_BYTES;
+        let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX / 4);
+        let client_frame_bytes_max = size(constants.request_bytes_max.max(constants.reply_bytes_max)) + SLACK_BYTES;
         Self {
-            replica_frame_bytes_max: (9 << 19).max(2 * bytes(constants.batch_bytes_max) + SLACK_BYTES),
+            replica_frame_bytes_max: (9 << 19).max(2 * size(constants.batch_bytes_max) + SLACK_BYTES),
             client_frame_bytes_max,
             send_queue_bytes_max: 8 << 20,
             client_send_bytes_max: 256 << 20,
             receive_queue_bytes_max: client_frame_bytes_max.max(4 << 20),
             queue_frames_max: 4_096,
             client_connections_max: 1_024,
-            client_connections_per_key_max: 8,
+            // A connection for each session that a key may have.
+            client_connections_per_key_max: size(constants.sessions_per_client_max),
             replica_connections_per_key_max: 2,
             handshakes_max: 128,
             connect_timeout: Duration::from_secs(3),

@@ -277,15 +277,15 @@ mod tests {
             clients: polder_types::ClientAccess { open: true, keys: Vec::new() },
             replicas: Vec::new(),
         };
-        assert!(one_key_serves(8, &cluster, true)?);
-        assert!(!one_key_serves(9, &cluster, false)?);
+        assert!(one_key_serves(64, &cluster, true)?);
+        assert!(!one_key_serves(65, &cluster, false)?);
         let refused = |clients, cluster: &ClusterFile, names_key| {
             one_key_serves(clients, cluster, names_key).err().map(|error| error.to_string()).unwrap_or_default()
         };
-        assert!(refused(65, &cluster, true).contains("a replica bears 8 sessions and connections of a key"));
+        assert!(refused(65, &cluster, true).contains("a replica bears 64 sessions and connections of a key"));
         assert!(refused(2_000, &cluster, false).contains("a replica bears 1024 at once"));
         cluster.clients.open = false;
-        assert!(refused(9, &cluster, false).contains("clients.open = true"));
+        assert!(refused(65, &cluster, false).contains("clients.open = true"));
         cluster.constants.sessions_per_client_max = 2;
         assert!(refused(3, &cluster, false).contains("bears 2 sessions"));
         Ok(())
