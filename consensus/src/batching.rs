@@ -1,4 +1,4 @@
-//! What a leader proposes: batches of waiting requests, and filler (R16).
+//! What a leader proposes: batches of waiting requests, and filler (R16, R24).
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use polder_types::{Batch, Digest, ReplicaId, Seq};
 
 use crate::progress::Timer;
-use crate::{Core, Message, Output, Proposal, To, VerifiedMessage};
+use crate::{Core, Ignored, Message, Output, Proposal, To, VerifiedMessage};
 
 /// How long a batch is held back at most, so that more may join it: little beside the round trips of distant replicas,
 /// whose leader must not wait for one slot before it opens the next.
@@ -107,10 +107,12 @@ impl Core {
         self.leading.next.0.saturating_sub(1).saturating_sub(self.window.committed.max(start.last).0)
     }
 
-    /// R16: a tail with requests above the last cut has stood; it is filled up to its cut.
+    /// R16: a tail with requests above the last cut has stood, and is filled up to its cut; or the session clock must
+    /// run, for which one slot is enough (R24).
     fn filler_is_due(&self, slot: Seq) -> bool {
-        let Some(tail) = self.window.tail else { return false };
-        !self.progress.is_armed(Timer::Tail) && slot <= self.window.cut_at_or_after(tail)
+        let is_tail = |tail| !self.progress.is_armed(Timer::Tail) && slot <= self.window.cut_at_or_after(tail);
+        let moves_clock = self.progress.is_armed(Timer::SessionFiller) && slot == self.window.committed.next();
+        self.window.tail.is_some_and(is_tail) || moves_clock
     }
 
     /// A slot was delivered: whether there is a tail, and since when it stands (R16). The order alone says so.
@@ -126,6 +128,53 @@ impl Core {
         } else if self.window.tail.is_some() && self.progress.is_armed(Timer::Filler) {
             self.progress.arm(Timer::Filler, self.progress.timeout_ms());
         }
+        self.restart_session_clock();
+    }
+
+    /// The executor says whether so many sessions are open that the session clock must run by itself (R24).
+    pub(crate) fn on_sessions(&mut self, must_run: bool) -> Result<(), Ignored> {
+        if must_run == self.window.session_clock_must_run {
+            return Err(Ignored::Duplicate);
+        }
+        self.window.session_clock_must_run = must_run;
+        self.restart_session_clock();
+        Ok(())
+    }
+
+    /// A slot has moved the session clock, or the view has just started.
+    pub(crate) fn restart_session_clock(&mut self) {
+        self.progress.disarm(Timer::SessionFiller);
+        if self.window.session_clock_must_run && self.term.start.is_some() {
+            let due_ms = self.config.constants.idle_ms.saturating_mul(2).max(1);
+            self.progress.arm(Timer::SessionClock, due_ms);
+        } else {
+            self.progress.disarm(Timer::SessionClock);
+        }
+    }
+
+    /// No slot has come for `2·T_idle`: an empty batch is due, and a reason to suspect when it is missing for `T`
+    /// (R24, R6 ii).
+    pub(crate) fn on_session_clock(&mut self) {
+        if self.may_expect_a_slot() {
+            self.progress.arm(Timer::SessionFiller, self.progress.timeout_ms());
+        } else {
+            self.restart_session_clock();
+        }
+    }
+
+    /// The empty batch has not come.
+    pub(crate) fn on_session_filler(&mut self, out: &mut Vec<Output>) {
+        if self.may_expect_a_slot() {
+            self.suspect(out);
+        } else {
+            self.restart_session_clock();
+        }
+    }
+
+    /// Whether the state is that of all decided slots, so that what it says of its sessions is so, and a leader can
+    /// propose the next one.
+    fn may_expect_a_slot(&self) -> bool {
+        self.window.executed == self.window.committed && self.window.contains(self.window.committed.next())
     }
 
     /// The tail has stood for `T_idle`: filler is due, and a reason to suspect when it is missing for `T` (R6 ii).

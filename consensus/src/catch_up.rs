@@ -5,90 +5,18 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use polder_types::{Batch, Blob, Constants, Digest, Quorum, ReplicaId, Seq};
+use polder_types::{Batch, Blob, Digest, ReplicaId, Seq};
 
 use crate::bodies::{Body, bit};
 use crate::verify::carried;
 use crate::{Core, Fetch, Ignored, Message, Output, SlotStatus, StatusMessage, To, VerifiedMessage, Vote};
 
-/// Bytes of bodies sent to one peer in half a period of STATUS; one answer always goes, so that there is progress.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The mask of a slot that is decided above a gap: nobody's vote is missing.
 const DECIDED: u128 = u128::MAX;
 /// Batches pulled at once.
 const PULLED_MAX: usize = 64;
 /// Slots below the watermark pulled at once.
 const GAP_PULLED_MAX: usize = 64;
-
-/// What was sent to peers lately: limits what each can ask for.
-#[derive(Debug)]
-pub(crate) struct Peers {
-    peers: BTreeMap<ReplicaId, Peer>,
-    period_ms: u64,
-    turn: usize,
-}
-
-#[derive(Debug, Default)]
-struct Peer {
-    /// When its STATUS was last answered.
-    answered_ms: Option<u64>,
-    /// The committed slot that it showed last, and since when.
-    committed: Seq,
-    stands_ms: u64,
-    /// Bytes of bodies sent since `since_ms`.
-    bytes: usize,
-    since_ms: u64,
-}
-
-impl Peers {
-    pub(crate) fn new(constants: &Constants, quorum: Quorum) -> Self {
-        let peers = quorum.members().map(|replica| (replica, Peer::default())).collect();
-        Self { peers, period_ms: constants.status_period_ms, turn: 0 }
-    }
-
-    /// Whether a STATUS of this peer is answered now: once in half a period.
-    fn may_answer(&mut self, replica: ReplicaId, now_ms: u64) -> bool {
-        let period_ms = self.period_ms;
-        let Some(peer) = self.peers.get_mut(&replica) else { return false };
-        let may = peer.answered_ms.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= period_ms / 2);
-        if may {
-            peer.answered_ms = Some(now_ms);
-        }
-        may
-    }
-
-    /// Notes what a peer shows as committed; returns for how long that has not changed.
-    fn stands(&mut self, replica: ReplicaId, committed: Seq, now_ms: u64) -> u64 {
-        let Some(peer) = self.peers.get_mut(&replica) else { return 0 };
-        if peer.committed != committed {
-            (peer.committed, peer.stands_ms) = (committed, now_ms);
-        }
-        now_ms.saturating_sub(peer.stands_ms)
-    }
-
-    /// Whether this peer may be sent so many more bytes now.
-    fn may_send(&mut self, replica: ReplicaId, bytes: usize, now_ms: u64) -> bool {
-        let period_ms = self.period_ms;
-        let Some(peer) = self.peers.get_mut(&replica) else { return false };
-        if now_ms.saturating_sub(peer.since_ms) >= period_ms / 2 {
-            (peer.bytes, peer.since_ms) = (0, now_ms);
-        }
-        let may = peer.bytes == 0 || peer.bytes.saturating_add(bytes) <= ANSWER_BYTES_MAX;
-        if may {
-            // Also nothing counts for something.
-            peer.bytes = peer.bytes.saturating_add(bytes.max(64));
-        }
-        may
-    }
-
-    /// The peers in turn.
-    fn next(&mut self, me: ReplicaId) -> Option<ReplicaId> {
-        let others: Vec<ReplicaId> = self.peers.keys().copied().filter(|replica| *replica != me).collect();
-        let at = self.turn.checked_rem(others.len())?;
-        self.turn = self.turn.wrapping_add(1);
-        others.get(at).copied()
-    }
-}
 
 impl Core {
     /// Every `τ`, idle or not: STATUS to all, ABDICATE while it stands, and what is missing here is asked for again.
@@ -150,6 +78,7 @@ impl Core {
         if status.epoch != self.config.epoch {
             return Err(Ignored::OtherEpoch);
         }
+        self.peers.note(from, status, self.progress.now_ms());
         if from == self.config.me || !self.peers.may_answer(from, self.progress.now_ms()) {
             return Err(Ignored::Flood);
         }

@@ -10,7 +10,7 @@ use polder_types::{
 
 use crate::batching::Leading;
 use crate::bodies::Bodies;
-use crate::catch_up::Peers;
+use crate::peers::Peers;
 use crate::progress::{Progress, Timer};
 use crate::requests::Requests;
 use crate::view_change::{Suspicion, Term};
@@ -46,6 +46,8 @@ pub struct Core {
     pub(crate) caught: BTreeSet<(ReplicaId, u8)>,
     pub(crate) ignored: BTreeMap<Ignored, u64>,
     pub(crate) view_changes: u64,
+    /// When the decided slots last went on, by the logical clock.
+    pub(crate) moved_ms: Option<u64>,
     pub(crate) halted: bool,
 }
 
@@ -92,6 +94,7 @@ impl Core {
             caught: BTreeSet::new(),
             ignored: BTreeMap::new(),
             view_changes: 0,
+            moved_ms: None,
             halted: false,
             config,
         }
@@ -104,6 +107,7 @@ impl Core {
             return;
         }
         self.wall = now.wall;
+        let committed = self.window.committed;
         let outcome = match input {
             Input::Request { request, window } => self.on_request(request, window, out),
             Input::Message { from, message } => self.on_message(from, &message, out),
@@ -112,9 +116,14 @@ impl Core {
             Input::Stable(certificate) => self.adopt(certificate, out),
             Input::Executed { slot, windows } => self.on_executed(slot, windows, out),
             Input::Restored { certificate } => self.on_restored(certificate, out),
+            Input::SessionClock { must_run } => self.on_sessions(must_run),
+            Input::Settled { request } => self.requests.settle(&request),
         };
         if let Err(why) = outcome {
             self.ignored.entry(why).and_modify(|count| *count = count.saturating_add(1)).or_insert(1);
+        }
+        if self.window.committed > committed {
+            self.note_moved();
         }
         // Whatever happened may have made room in the pipeline: a batch closes as soon as there is room.
         self.propose(out);
@@ -177,6 +186,12 @@ impl Core {
         }
     }
 
+    /// Whether a request with this digest waits here for a decision.
+    #[must_use]
+    pub fn is_waiting(&self, request: &Digest) -> bool {
+        self.requests.is_waiting(request)
+    }
+
     /// What there is to say.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -198,6 +213,8 @@ impl Core {
             suspects: self.suspicion.suspects(),
             timeout_ms: self.progress.timeout_ms(),
             view_changes: self.view_changes,
+            took_part_ms_ago: self.took_part_ms_ago(),
+            behind_slots: self.behind_slots(),
             ignored: self.ignored.clone(),
         }
     }

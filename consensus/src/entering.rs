@@ -300,6 +300,7 @@ impl Core {
         if self.window.tail.is_some() {
             self.progress.arm(Timer::Tail, self.config.constants.idle_ms);
         }
+        self.restart_session_clock();
     }
 
     /// A certificate for a cut that a peer's message carries is adopted on sight, and the planner gets it.

@@ -4,7 +4,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use polder_types::{Certificate, Checkpoint, ClientId, ReplicaId, Seq, SessionId, SignedRequest, Timestamp, Verified};
+use polder_types::{
+    Certificate, Checkpoint, ClientId, Digest, ReplicaId, Seq, SessionId, SignedRequest, Timestamp, Verified,
+};
 
 use crate::{Ticket, VerifiedMessage};
 
@@ -64,6 +66,18 @@ pub enum Input {
         /// The cut.
         certificate: Certificate<Checkpoint>,
     },
+    /// Whether so many sessions are open, in the state as it was executed last, that the session clock must run by
+    /// itself (R24). To be given whenever that has changed, at a start and after a transfer too; at first it need not.
+    SessionClock {
+        /// Whether it must.
+        must_run: bool,
+    },
+    /// A request with this digest is answered from the cache, or can never execute: the executor says so. It waits no
+    /// more.
+    Settled {
+        /// The digest of the request.
+        request: Digest,
+    },
 }
 
 impl fmt::Display for Input {
@@ -76,6 +90,10 @@ impl fmt::Display for Input {
             Self::Stable(certificate) => write!(f, "stable {}", certificate.statement().seq),
             Self::Executed { slot, .. } => write!(f, "executed {slot}"),
             Self::Restored { certificate } => write!(f, "restored {}", certificate.statement().seq),
+            Self::SessionClock { must_run } => {
+                write!(f, "session clock {}", if *must_run { "must run" } else { "may stand" })
+            }
+            Self::Settled { request } => write!(f, "settled {request}"),
         }
     }
 }

@@ -100,6 +100,7 @@ mod mutation;
 mod new_view;
 mod normal;
 mod output;
+mod peers;
 #[cfg(polder_mutations)]
 mod planted;
 mod progress;

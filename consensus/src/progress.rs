@@ -17,6 +17,10 @@ pub(crate) enum Timer {
     Tail,
     /// Due filler is missing (R6 ii).
     Filler,
+    /// No slot has moved the session clock for long enough: an empty batch is due (R24).
+    SessionClock,
+    /// That empty batch is missing (R6 ii).
+    SessionFiller,
     /// The view has lasted: a shorter time-out will do (R7).
     Calm,
     /// Batches below the watermark could not be had from peers: the state must be (R14).

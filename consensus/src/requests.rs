@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 
 use polder_types::{Batch, Call, ClientId, Constants, Digest, Request, Seq, SessionId, SignedRequest, Verified};
 
-use crate::SessionWindow;
 use crate::lane::{Ask, Chance, Lane, Waiting, Weight};
+use crate::{Ignored, SessionWindow};
 
 /// Where requests wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,6 +117,11 @@ impl Requests {
     /// Whether a request of this digest would be news.
     pub(crate) fn is_known(&self, digest: &Digest) -> bool {
         self.places.contains_key(digest) || self.decided.contains_key(digest)
+    }
+
+    /// Whether a request of this digest waits.
+    pub(crate) fn is_waiting(&self, digest: &Digest) -> bool {
+        self.places.contains_key(digest)
     }
 
     /// Takes a request, if there is room for it. `window` is its session's, as far as it is known; `next` is the slot
@@ -238,6 +243,12 @@ impl Requests {
             self.clients.remove(&id);
         }
         Some(waiting)
+    }
+
+    /// The executor has answered a request, or says that it can never execute: it arms and is forwarded no more.
+    pub(crate) fn settle(&mut self, digest: &Digest) -> Result<(), Ignored> {
+        self.exhausted = false;
+        self.remove(digest).map(drop).ok_or(Ignored::Unasked)
     }
 
     /// The requests of the next batch: one a client in turn, of each client one a lane in turn, until the batch is

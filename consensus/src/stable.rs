@@ -175,6 +175,7 @@ impl Core {
         self.progress.disarm(Timer::Gap);
         self.progress.disarm(Timer::Tail);
         self.progress.disarm(Timer::Filler);
+        self.restart_session_clock();
         self.requests.forget_waiting(seq);
         self.deliver(out);
         self.drop_bodies();

@@ -27,6 +27,8 @@ impl Core {
             // R6 (ii), (iv)
             Timer::NewView | Timer::Silent | Timer::Filler => self.suspect(out),
             Timer::Tail => self.on_tail(),
+            Timer::SessionClock => self.on_session_clock(),
+            Timer::SessionFiller => self.on_session_filler(out),
             Timer::Calm => {
                 self.progress.calmed();
                 self.progress.arm(Timer::Calm, self.progress.timeout_ms().saturating_mul(64));

@@ -206,7 +206,7 @@ impl Core {
         if !mutated!(self, BodiesOfAllViewsKept) {
             self.drop_bodies();
         }
-        for timer in [Timer::Silent, Timer::Tail, Timer::Filler] {
+        for timer in [Timer::Silent, Timer::Tail, Timer::Filler, Timer::SessionClock, Timer::SessionFiller] {
             self.progress.disarm(timer);
         }
         self.progress.arm(Timer::NewView, self.progress.timeout_ms());

@@ -126,6 +126,8 @@ pub(crate) struct Window {
     pub(crate) history: Digest,
     /// The last delivered slot with requests since the last cut (R16).
     pub(crate) tail: Option<Seq>,
+    /// Whether the session clock must run by itself, as of the last executed slot (R24).
+    pub(crate) session_clock_must_run: bool,
     /// The cut that the driver was told to fetch.
     pub(crate) transfer: Option<Seq>,
     /// `L`.
@@ -149,6 +151,7 @@ impl Window {
             executed: at,
             history,
             tail: None,
+            session_clock_must_run: false,
             transfer: None,
             length: constants.window_slots,
             interval: constants.interval_slots,

@@ -4,7 +4,8 @@ use polder_types::{Digest, NodeStatus, ReplicaId};
 
 use crate::replica::{Phase, ReplicaStatus};
 
-/// A peer that was not heard from for so long does not count as there.
+/// A peer that was not heard from for so long does not count as there, and a quorum that this replica took part in so
+/// long ago says nothing of now.
 const SILENCE_MAX_MS: u64 = 2_000;
 
 /// What a node says of itself. Made ten times a second; never says more than is so.
@@ -46,7 +47,8 @@ impl PeerReport {
 }
 
 impl Report {
-    /// Whether the node takes part in a quorum now and answers clients.
+    /// Whether the node takes part in a quorum and answers clients: it did so within the last two seconds, which is
+    /// measured, not guessed from who was heard.
     ///
     /// # Errors
     ///
@@ -76,11 +78,6 @@ impl Report {
             }
             Phase::Running => {}
         }
-        let heard = self.peers.iter().filter(|peer| peer.is_heard()).count();
-        if heard + 1 < self.quorum {
-            let missing = self.quorum - heard - 1;
-            return Err(format!("{missing} more replicas must be reachable for a quorum of {}", self.quorum));
-        }
         let core = &self.status.core;
         if !core.entered {
             return Err(format!("view {} has not started yet", core.view.0));
@@ -89,7 +86,29 @@ impl Report {
             let behind = self.status.stable.0.saturating_sub(self.status.executed.0);
             return Err(format!("it executed {behind} slots less than are certified"));
         }
-        Ok(())
+        match core.took_part_ms_ago {
+            Some(ago_ms) if ago_ms <= SILENCE_MAX_MS => Ok(()),
+            ago_ms => Err(self.why_apart(ago_ms)),
+        }
+    }
+
+    /// Why the replica takes part in no quorum, as far as it can tell.
+    fn why_apart(&self, ago_ms: Option<u64>) -> String {
+        let core = &self.status.core;
+        let heard = self.peers.iter().filter(|peer| peer.is_heard()).count();
+        if heard + 1 < self.quorum {
+            let missing = self.quorum - heard - 1;
+            return format!("{missing} more replicas must be reachable for a quorum of {}", self.quorum);
+        }
+        let since = ago_ms.map_or("since its start".to_owned(), |ago_ms| format!("for {} s", ago_ms / 1_000));
+        if core.behind_slots > 0 {
+            return format!("it took part in no quorum {since}: it is {} slots behind the others", core.behind_slots);
+        }
+        let committed = core.committed.0;
+        match core.waiting {
+            0 => format!("it saw no quorum in view {} at slot {committed} {since}", core.view.0),
+            waiting => format!("no slot after {committed} was decided {since}, and {waiting} requests wait"),
+        }
     }
 
     /// What `polder status` asks for.
@@ -144,6 +163,8 @@ mod tests {
             suspects: false,
             timeout_ms: 500,
             view_changes: 7,
+            took_part_ms_ago: Some(100),
+            behind_slots: 0,
             ignored: BTreeMap::new(),
         };
         let status = ReplicaStatus {
@@ -166,10 +187,27 @@ mod tests {
     }
 
     #[test]
-    fn ready_needs_a_quorum_that_was_heard_lately() {
-        assert_eq!(report(&[Some(10), Some(1_999), None]).ready(), Ok(()));
-        let alone = report(&[Some(10), Some(2_001), None]).ready();
-        assert_eq!(alone, Err("1 more replicas must be reachable for a quorum of 3".to_owned()));
+    fn ready_is_who_took_part_in_a_quorum_lately_not_who_was_heard() {
+        let apart = |heard: &[Option<u64>], ago_ms, behind_slots, waiting| {
+            let mut report = report(heard);
+            report.status.core.took_part_ms_ago = ago_ms;
+            report.status.core.behind_slots = behind_slots;
+            report.status.core.waiting = waiting;
+            report.ready()
+        };
+        let all = [Some(1), Some(1), Some(1)];
+        assert_eq!(apart(&all, Some(2_000), 0, 9), Ok(()));
+        let words = |why: &str| Err(why.to_owned());
+        assert_eq!(apart(&all, None, 0, 0), words("it saw no quorum in view 7 at slot 140 since its start"));
+        assert_eq!(apart(&all, Some(3_500), 0, 2), words("no slot after 140 was decided for 3 s, and 2 requests wait"));
+        assert_eq!(
+            apart(&all, Some(3_500), 60, 2),
+            words("it took part in no quorum for 3 s: it is 60 slots behind the others")
+        );
+        assert_eq!(
+            apart(&[Some(10), Some(2_001), None], Some(2_001), 0, 0),
+            words("1 more replicas must be reachable for a quorum of 3")
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One core at a time: a test for each rule that is not better seen in a whole cluster.
 
 mod order;
+mod standing;
 mod views;
 
 use polder_consensus::{Message, Phase, SessionWindow};
