@@ -455,7 +455,11 @@ mod tests {
     fn after_the_quorum_no_signature_is_checked() {
         let mut admission = Admission::new(&constants());
         let vote = polder_consensus::Message::Fetch(polder_consensus::Fetch::Body(Digest::ZERO));
-        assert!(admission.peer(ReplicaId(1), Box::new(PeerMessage::Ordering(vote)), 10));
+        assert!(admission.peer(
+            ReplicaId(1),
+            Box::new(PeerMessage::Ordering(vote, crate::replica::Mark::default())),
+            10
+        ));
         let mut unwanted = 0;
         assert!(admission.next(|_| false, || unwanted += 1).is_none());
         assert_eq!(unwanted, 1);

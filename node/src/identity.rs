@@ -53,7 +53,7 @@ pub enum IdentityError {
         /// Whose it should be.
         expected: String,
     },
-    /// The replica was started before, but its log is gone.
+    /// The replica was started before, but its log is gone, or emptied.
     #[error(
         "{path}: this replica was started before, but its ordering log is gone: its memory of what it signed is lost. \
          Put the log back if it was moved; otherwise this replica must be replaced under new keys (the others go on \
@@ -63,7 +63,7 @@ pub enum IdentityError {
         /// The identity file.
         path: PathBuf,
     },
-    /// The replica was started before, but its state is gone.
+    /// The replica was started before, but its state is gone, or emptied.
     #[error(
         "{path}: this replica was started before, but its state is gone, and what its log has forgotten was in it. Put \
          the folder back if it was moved; otherwise this replica must be replaced under new keys (the others go on \
@@ -157,17 +157,17 @@ impl IdentityFile {
     ///
     /// # Errors
     ///
-    /// When the folder is disarmed and lacks its log or its state.
+    /// When the folder is disarmed and lacks its log or its state, or one of them is an empty folder.
     pub fn check_folders(&self) -> Result<(), IdentityError> {
         let data = self.path.parent().unwrap_or_else(|| Path::new(""));
         if self.identity.armed {
             return Ok(());
         }
-        if !Self::log_folder(data).exists() {
+        if !has_files(&Self::log_folder(data)) {
             return Err(IdentityError::MemoryLost { path: self.path.clone() });
         }
         let state = Self::state_folder(data);
-        if state.exists() { Ok(()) } else { Err(IdentityError::StateLost { path: state }) }
+        if has_files(&state) { Ok(()) } else { Err(IdentityError::StateLost { path: state }) }
     }
 
     /// How the replica starts, by this file and the log beside it. An armed folder with a log was started and crashed
@@ -218,6 +218,11 @@ impl Identity {
 
 fn hex(cluster: ClusterId) -> String {
     cluster.0.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether there is such a folder and anything in it. One that cannot be read is left for its store to complain about.
+fn has_files(folder: &Path) -> bool {
+    std::fs::read_dir(folder).map_or_else(|_| folder.exists(), |mut files| files.next().is_some())
 }
 
 fn is_empty(store: &dyn Store) -> Result<bool, StoreError> {
@@ -284,9 +289,14 @@ mod tests {
         identity.check_folders()?;
         identity.disarm()?;
         assert!(matches!(identity.check_folders(), Err(IdentityError::MemoryLost { .. })));
-        std::fs::create_dir(IdentityFile::log_folder(folder.path()))?;
+        let [log, state] = [IdentityFile::log_folder(folder.path()), IdentityFile::state_folder(folder.path())];
+        std::fs::create_dir(&log)?;
+        assert!(matches!(identity.check_folders(), Err(IdentityError::MemoryLost { .. })), "emptied");
+        std::fs::write(log.join("CURRENT"), [])?;
         assert!(matches!(identity.check_folders(), Err(IdentityError::StateLost { .. })));
-        std::fs::create_dir(IdentityFile::state_folder(folder.path()))?;
+        std::fs::create_dir(&state)?;
+        assert!(matches!(identity.check_folders(), Err(IdentityError::StateLost { .. })), "emptied");
+        std::fs::write(state.join("CURRENT"), [])?;
         identity.check_folders()?;
         Ok(())
     }

@@ -161,6 +161,15 @@ impl Client {
         self.orders.push(commands);
     }
 
+    /// Signs numbers from `first` on anew, so many as one request, whatever became of them: what only a client that lies
+    /// does. None before its session is open.
+    #[must_use]
+    pub fn pack(&self, first: u64, count: usize) -> Option<Verified<SignedRequest>> {
+        let commands = vec![Blob::from(Command::Read { key: 1 }.to_wire()); count];
+        let call = Call::Commands { session: self.session()?, ack: first.saturating_sub(1), first, commands };
+        Request { client: self.id, call }.sign(self.cluster, &self.key).verify(self.cluster).ok()
+    }
+
     /// Makes no more requests than it was to make at least.
     pub fn stop(&mut self) {
         self.is_endless = false;

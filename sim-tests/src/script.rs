@@ -4,15 +4,17 @@
 //!
 //! | command | what it does |
 //! | --- | --- |
-//! | `cluster byzantine n=4 L=8 I=4` | makes a cluster and starts it; also `crash`, `hybrid r=1`; `T=`, `F=`, `pipeline=` |
+//! | `cluster byzantine n=4 L=8 I=4` | makes a cluster and starts it; also `crash`, `hybrid r=1`; `T=`, `F=`, `pipeline=`, `idle=`, `sessions=` |
 //! | `open` | client 0 opens its session, all messages delivered |
 //! | `request append k1` | client 0 sends a command to the leader: `append`, `read`; `request all …`: to all |
+//! | `pack 1 2 3` | client 0 lies: it signs its numbers 1 and 2 anew as one request, and sends that to replica 3 |
 //! | `deliver 0->1 PREPARE` | delivers what waits between the two, oldest first; `*` for anybody, the kind may be left out |
 //! | `drop 0->1 PREPARE` | loses it |
 //! | `run` | delivers everything but STATUS until nothing is left; `run without 3`: nothing to or from 3 (it is lost) |
 //! | `tick 500` | time passes, 10 ms a tick; `tick 500 1 2`: these replicas notice |
 //! | `crash 1`, `start 1` | unsynced writes are lost; it comes back from its disks |
 //! | `save 1`, `load 1` | copies its disks; puts them back to that copy while it is down |
+//! | `empty 1` | its state is gone from its disk, while it is down; its log is not |
 //! | `clock 0 60000` | its wall clock is so many milliseconds ahead, or behind |
 //! | `held` | what is on its way |
 //! | `status` | one line a replica |
@@ -136,6 +138,7 @@ impl Script {
                 to_all(world);
             }
             ["request", rest @ ..] => world.ask(0, vec![request(rest)?]),
+            ["pack", first, last, to] => pack(world, first, last, replica(to)?)?,
             ["deliver", which, kind @ ..] => {
                 match deliver(world, which, kind, true) {
                     Ok(done) => done?,
@@ -153,7 +156,12 @@ impl Script {
             }
             ["tick", ms, who @ ..] => tick(world, ms, who)?,
             ["crash", who] => world.stop(replica(who)?),
-            ["start", who] => world.start(replica(who)?).map_err(|violation| violation.to_string())?,
+            ["start", who] => {
+                if let Err(violation) = world.start(replica(who)?) {
+                    // What a script is to show may be just this.
+                    printed = format!("violated {violation}\n");
+                }
+            }
             ["clock", who, ms] => {
                 let who = replica(who)?;
                 let host = world.hosts.get_mut(usize::from(who.0)).ok_or("there is no such replica")?;
@@ -171,6 +179,10 @@ impl Script {
                 let host = host.ok_or("it is not down")?;
                 host.log.store().restore(log);
                 host.state.store().restore(state);
+            }
+            ["empty", who] => {
+                let host = world.hosts.get(usize::from(replica(who)?.0)).filter(|host| !host.is_up());
+                host.ok_or("it is not down")?.state.store().restore(&MemStore::new());
             }
             ["held"] => printed.push_str(&held(world)),
             ["status"] => {
@@ -196,6 +208,8 @@ impl Script {
                 "I" => options.constants.interval_slots = value,
                 "F" => options.constants.fresh_slots_max = value,
                 "T" => options.constants.timeout_first_ms = value,
+                "idle" => options.constants.idle_ms = value,
+                "sessions" => options.constants.sessions_max = value as u32,
                 "pipeline" => options.pipeline_slots = value,
                 _ => return Err(format!("{name} is nothing that can be set")),
             }
@@ -306,6 +320,17 @@ fn request(words: &[&str]) -> Result<Command, String> {
         ["read", name] => Ok(Command::Read { key: key(name)? }),
         _ => Err("say append KEY ID or read KEY".to_string()),
     }
+}
+
+/// Client 0 signs numbers that it may have used already, as one request.
+fn pack(world: &mut World, first: &str, last: &str, to: ReplicaId) -> Result<(), String> {
+    let number = |word: &str| word.parse().map_err(|_| format!("{word} is no number"));
+    let (first, last): (u64, u64) = (number(first)?, number(last)?);
+    let count = last.saturating_sub(first) as usize + 1;
+    let packed = world.clients.first().and_then(|client| client.pack(first, count)).ok_or("there is no session yet")?;
+    let (at_us, from) = (world.now_us(), Party(world.hosts.len()));
+    world.hold(Copy { at_us, from, to: Party(to.0.into()), message: Parcel::Request(packed) });
+    Ok(())
 }
 
 /// What a client sent to one replica goes to all.

@@ -68,6 +68,8 @@ pub enum Domain {
     Entry = 14,
     /// The chain over the records that an import has read.
     Import = 15,
+    /// How many rows a replica's vote log had, under its secret key: only itself can tell (R18).
+    Mark = 16,
 }
 
 /// Hashes several parts in one domain. Variable-length parts go through [`Hasher::sized`].

@@ -146,6 +146,7 @@ impl<S: Service> Replica<S> {
         self.frontiers.clear();
         self.plan(planner::Input::Installed(state), out);
         self.queue.push_back(polder_consensus::Input::Restored { certificate });
+        self.tell_session_clock();
         for batch in std::mem::take(&mut self.catch_up.held) {
             self.deliver(&batch, out);
         }

@@ -209,16 +209,18 @@ impl<S: Service> Replica<S> {
         if let Some(statement) = self.statements.0.get_mut(&signed.statement.seq) {
             statement.durable = true;
         }
-        out.push(Action::Send { to: To::All, message: VerifiedPeer::Checkpoint(signed.clone()) });
+        out.push(Action::Send { to: To::All, message: VerifiedPeer::Checkpoint(signed.clone(), self.mark) });
         self.checkpoint_vote(signed, out);
     }
 
     /// Sends statements again that have not become stable within two STATUS periods (R15, R29).
     pub(super) fn resend_statements(&mut self, out: &mut Vec<Action>) {
+        let mark = self.mark;
         for statement in self.statements.0.values_mut().filter(|statement| statement.durable) {
             statement.periods = statement.periods.saturating_add(1);
             if statement.periods > 1 {
-                out.push(Action::Send { to: To::All, message: VerifiedPeer::Checkpoint(statement.signed.clone()) });
+                let message = VerifiedPeer::Checkpoint(statement.signed.clone(), mark);
+                out.push(Action::Send { to: To::All, message });
             }
         }
     }

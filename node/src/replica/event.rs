@@ -164,8 +164,8 @@ impl fmt::Display for Action {
 impl fmt::Display for VerifiedPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ordering(message) => message.message().fmt(f),
-            Self::Checkpoint(signed) => write!(f, "CHECKPOINT {} {}", signed.by, signed.statement.seq),
+            Self::Ordering(message, _) => message.message().fmt(f),
+            Self::Checkpoint(signed, _) => write!(f, "CHECKPOINT {} {}", signed.by, signed.statement.seq),
             Self::Transfer(message) => write!(f, "TRANSFER {message}"),
             Self::MemoryAsk { .. } => f.write_str("MEMORY?"),
             Self::Memory { .. } => f.write_str("MEMORY"),

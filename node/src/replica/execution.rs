@@ -25,6 +25,10 @@ impl<S: Service> Replica<S> {
         let window = match found {
             Lookup::Answered(replies) | Lookup::Never(replies) => {
                 reply(client, replies, out);
+                // A row that waits for it here would be forwarded, and count against leaders, for ever (R6).
+                if self.core.is_waiting(&request.digest()) {
+                    self.queue.push_back(Input::Settled { request: request.digest() });
+                }
                 return;
             }
             Lookup::Order { window, known } => {
@@ -33,6 +37,13 @@ impl<S: Service> Replica<S> {
             }
         };
         self.queue.push_back(Input::Request { request, window });
+    }
+
+    /// Whether all that a request asks for is answered here already, or can never execute: it may have waited since
+    /// before its numbers were used by others.
+    pub(super) fn is_settled(&self, request: &SignedRequest) -> bool {
+        let lookup = request.request().map(|request| self.executor.lookup(&request));
+        matches!(lookup, Ok(Lookup::Answered(_) | Lookup::Never(_)))
     }
 
     /// A batch is decided: executes it, answers, logs its effects, and freezes the state after a cut.
@@ -63,8 +74,18 @@ impl<S: Service> Replica<S> {
         let windows = windows
             .map(|(client, session, window)| (client, session, window.map(|(ack, high)| SessionWindow { ack, high })));
         self.queue.push_back(Input::Executed { slot: batch.slot, windows: windows.collect() });
+        self.tell_session_clock();
         if self.constants.is_cut(batch.slot) {
             self.cut(batch, out);
+        }
+    }
+
+    /// Tells the core whether the session clock must run by itself, when that has changed (R24).
+    pub(super) fn tell_session_clock(&mut self) {
+        let must_run = self.executor.session_clock_must_run();
+        if must_run != self.session_clock_must_run {
+            self.session_clock_must_run = must_run;
+            self.queue.push_back(Input::SessionClock { must_run });
         }
     }
 

@@ -1,7 +1,7 @@
 //! The vote log: first in, first out, numbered without a gap, chained by hash (R8, R18).
 //!
 //! ```text
-//!   Meta "anchor": where the log begins, and the chain before it
+//!   Meta "anchor": where the log begins, the chain before it, and the slots that it has forgotten
 //!   Log  first ─ row ─ row ─ row ─ row ─ next
 //!                                   └─ chain = H(chain before ‖ entry)
 //! ```
@@ -13,15 +13,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use polder_checkpoint::{Durability, Family, Store, Writes};
-use polder_consensus::{Phase, Record, Ticket, VerifiedMessage, Vote};
-use polder_types::{
-    Checkpoint, ClusterId, Digest, Domain, Hasher, ReplicaId, Seq, Signed, Verified, View, decode, encode,
-};
+use polder_consensus::{Record, Ticket, VerifiedMessage};
+use polder_types::{Checkpoint, ClusterId, Digest, Domain, Hasher, ReplicaId, Seq, Signed, Verified, decode, encode};
 use serde::{Deserialize, Serialize};
 
 use super::OpenError;
 use super::event::{Action, Disk};
-use super::message::Remembered;
+use super::message::Mark;
 
 /// A log entry: what the ordering core recorded, or the replica's own statement about a cut.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,11 +36,13 @@ struct Row {
     entry: Entry,
 }
 
-/// Where the log begins; its first row's number, and the chain before it.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+/// Where the log begins: its first row's number, the chain before it, and the first slot of which all rows are kept. The
+/// state on disk must lead to the slot before that one.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Anchor {
     first: u64,
     chain: Digest,
+    below: Seq,
 }
 
 /// Whose log it is. Written at the first start, looked for at every other (R18).
@@ -75,8 +75,7 @@ enum Lifetime {
 /// The vote log, and what waits for it.
 #[derive(Debug)]
 pub(super) struct Log {
-    first: u64,
-    chain_first: Digest,
+    anchor: Anchor,
     chain: Digest,
     rows: VecDeque<(Lifetime, Digest)>,
     stable_index: u64,
@@ -84,7 +83,9 @@ pub(super) struct Log {
     writes: Writes,
     sync: bool,
     then: Vec<Then>,
-    waiting: VecDeque<(u64, Vec<Then>)>,
+    /// Synced writes that are under way: their tickets, the rows that the log has with them, and what waits.
+    waiting: VecDeque<(u64, u64, Vec<Then>)>,
+    durable_rows: u64,
 }
 
 /// What a log says when it is opened.
@@ -93,18 +94,7 @@ pub(super) struct Opened {
     pub(super) log: Log,
     pub(super) records: Vec<Record>,
     pub(super) checkpoints: Vec<Signed<Checkpoint>>,
-    pub(super) remembered: BTreeMap<ReplicaId, Remembered>,
-    pub(super) own: OwnHighest,
-}
-
-/// The highest statements that the own log holds: what nobody else may exceed (R18).
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct OwnHighest {
-    prepare: (View, Seq),
-    commit: (View, Seq),
-    view: View,
-    checkpoint: Seq,
-    low: Seq,
+    pub(super) marks: BTreeMap<ReplicaId, Mark>,
 }
 
 /// The number of the first write on a disk. Drivers count what is done from 0 up, so no write has that number.
@@ -118,12 +108,11 @@ impl Log {
         if store.get(Family::Meta, b"identity").map_err(OpenError::Store)?.is_some() {
             return Err(OpenError::NotEmpty);
         }
-        let mut log = Self::empty(0, Digest::ZERO);
+        let mut log = Self::empty(Anchor::default());
         log.writes.put(Family::Meta, b"identity".to_vec(), encode(&Identity { cluster, me }));
-        log.writes.put(Family::Meta, b"anchor".to_vec(), encode(&Anchor { first: 0, chain: Digest::ZERO }));
+        log.writes.put(Family::Meta, b"anchor".to_vec(), encode(&log.anchor));
         log.sync = true;
-        let own = OwnHighest::default();
-        Ok(Opened { log, records: Vec::new(), checkpoints: Vec::new(), remembered: BTreeMap::new(), own })
+        Ok(Opened { log, records: Vec::new(), checkpoints: Vec::new(), marks: BTreeMap::new() })
     }
 
     /// Reads a log back, and checks that it is this replica's and unbroken (R18).
@@ -140,31 +129,30 @@ impl Log {
         }
         let anchor = store.get(Family::Meta, b"anchor").map_err(OpenError::Store)?.ok_or(OpenError::NoMemory)?;
         let anchor: Anchor = decode(&anchor, 1_024).map_err(|_| OpenError::Damaged("the anchor row"))?;
-        let log = Self::empty(anchor.first, anchor.chain);
-        let own = OwnHighest::default();
-        let mut opened = Opened { log, records: Vec::new(), checkpoints: Vec::new(), remembered: BTreeMap::new(), own };
+        let log = Self::empty(anchor);
+        let mut opened = Opened { log, records: Vec::new(), checkpoints: Vec::new(), marks: BTreeMap::new() };
         opened.read_rows(store)?;
         for replica in replicas {
             if let Some(row) = store.get(Family::Meta, &memory_key(replica)).map_err(OpenError::Store)? {
-                let remembered = decode(&row, ROW_BYTES_MAX).map_err(|_| OpenError::Damaged("a memory row"))?;
-                opened.remembered.insert(replica, remembered);
+                let mark = decode(&row, ROW_BYTES_MAX).map_err(|_| OpenError::Damaged("a memory row"))?;
+                opened.marks.insert(replica, mark);
             }
         }
         Ok(opened)
     }
 
-    fn empty(first: u64, chain: Digest) -> Self {
+    fn empty(anchor: Anchor) -> Self {
         Self {
-            first,
-            chain_first: chain,
-            chain,
+            anchor,
+            chain: anchor.chain,
             rows: VecDeque::new(),
-            stable_index: first,
+            stable_index: anchor.first,
             ticket: FIRST_TICKET,
             writes: Writes::default(),
             sync: false,
             then: Vec::new(),
             waiting: VecDeque::new(),
+            durable_rows: 0,
         }
     }
 
@@ -177,28 +165,34 @@ impl Log {
         self.then.extend(then);
     }
 
-    /// Replaces the durable row about another replica's highest statements; rides with the next write (R18).
-    pub(super) fn remember(&mut self, replica: ReplicaId, remembered: &Remembered) {
-        self.writes.put(Family::Meta, memory_key(replica), encode(remembered));
+    /// Replaces the durable row about how far another replica's log reaches; rides with the next write (R18).
+    pub(super) fn remember(&mut self, replica: ReplicaId, mark: &Mark) {
+        self.writes.put(Family::Meta, memory_key(replica), encode(mark));
+    }
+
+    /// What is to be written next is synced, though nothing waits for it.
+    pub(super) fn sync(&mut self) {
+        self.sync = true;
     }
 
     /// Deletes the rows that nothing needs any more: those before the newest `Record::Stable` that are about slots
     /// below `below`, or that it carries forward. The anchor moves in the same write (C10).
     pub(super) fn truncate(&mut self, below: Seq) {
-        let from = self.first;
-        while self.first < self.stable_index {
+        let from = self.anchor.first;
+        while self.anchor.first < self.stable_index {
             let Some((lifetime, chain)) = self.rows.front().copied() else { break };
             if matches!(lifetime, Lifetime::Slot(slot) if slot >= below) {
                 break;
             }
             self.rows.pop_front();
-            self.chain_first = chain;
-            self.first += 1;
+            self.anchor.chain = chain;
+            self.anchor.first += 1;
         }
-        if self.first > from {
-            let (first, chain) = (self.first, self.chain_first);
-            self.writes.delete_range(Family::Log, from.to_be_bytes().to_vec(), first.to_be_bytes().to_vec());
-            self.writes.put(Family::Meta, b"anchor".to_vec(), encode(&Anchor { first, chain }));
+        if self.anchor.first > from {
+            self.anchor.below = self.anchor.below.max(below);
+            let to = self.anchor.first.to_be_bytes().to_vec();
+            self.writes.delete_range(Family::Log, from.to_be_bytes().to_vec(), to);
+            self.writes.put(Family::Meta, b"anchor".to_vec(), encode(&self.anchor));
         }
     }
 
@@ -214,7 +208,7 @@ impl Log {
         }
         let durability = if self.sync { Durability::Synced } else { Durability::Lazy };
         if !self.then.is_empty() {
-            self.waiting.push_back((self.ticket, std::mem::take(&mut self.then)));
+            self.waiting.push_back((self.ticket, self.next(), std::mem::take(&mut self.then)));
         }
         let writes = std::mem::take(&mut self.writes);
         out.push(Action::Write { disk: Disk::Log, writes, durability, ticket: self.ticket });
@@ -225,9 +219,10 @@ impl Log {
     /// What may leave, now that the write with this ticket, and all before it, is durable.
     pub(super) fn written(&mut self, ticket: u64) -> Vec<Then> {
         let mut released = Vec::new();
-        while self.waiting.front().is_some_and(|(waiting, _)| *waiting <= ticket)
-            && let Some((_, then)) = self.waiting.pop_front()
+        while self.waiting.front().is_some_and(|(waiting, ..)| *waiting <= ticket)
+            && let Some((_, rows, then)) = self.waiting.pop_front()
         {
+            self.durable_rows = rows;
             released.extend(then);
         }
         released
@@ -238,8 +233,14 @@ impl Log {
         self.rows.len()
     }
 
-    fn next(&self) -> u64 {
-        self.first + self.rows.len() as u64
+    /// The number of the next row: so many were ever written.
+    pub(super) fn next(&self) -> u64 {
+        self.anchor.first + self.rows.len() as u64
+    }
+
+    /// So many rows are known to be durable since this start; none, before the first sync.
+    pub(super) fn durable_rows(&self) -> u64 {
+        self.durable_rows
     }
 
     fn push(&mut self, entry: &Entry) -> Digest {
@@ -253,8 +254,13 @@ impl Log {
 }
 
 impl Opened {
+    /// Rows about slots below this one may be gone: the state on disk must lead to the slot before it (C10).
+    pub(super) fn truncated_below(&self) -> Seq {
+        self.log.anchor.below
+    }
+
     fn read_rows(&mut self, store: &dyn Store) -> Result<(), OpenError> {
-        let mut from = self.log.first;
+        let mut from = self.log.anchor.first;
         loop {
             let rows = store
                 .scan(Family::Log, &from.to_be_bytes(), &u64::MAX.to_be_bytes(), ROWS_A_SCAN)
@@ -268,7 +274,6 @@ impl Opened {
                 if self.log.push(&row.entry) != row.chain {
                     return Err(OpenError::Damaged("the log: its hash chain is broken"));
                 }
-                self.own.note(&row.entry);
                 match row.entry {
                     Entry::Ordering(record) => self.records.push(record),
                     Entry::Checkpoint(signed) => self.checkpoints.push(signed),
@@ -279,56 +284,6 @@ impl Opened {
                 return Ok(());
             }
         }
-    }
-}
-
-impl OwnHighest {
-    fn note(&mut self, entry: &Entry) {
-        match entry {
-            Entry::Ordering(Record::Accepted { vote, .. } | Record::Prepared { vote, .. }) => {
-                self.note_vote(&vote.statement);
-            }
-            Entry::Ordering(Record::ViewChange { signed, .. }) => self.view = self.view.max(signed.statement.view),
-            Entry::Ordering(Record::Entered { view, .. }) => self.view = self.view.max(*view),
-            Entry::Ordering(Record::Stable { certificate, view, .. }) => {
-                self.view = self.view.max(*view);
-                self.low = self.low.max(certificate.statement.seq);
-            }
-            Entry::Ordering(Record::Committed { .. }) => {}
-            #[cfg(polder_mutations)]
-            Entry::Ordering(Record::Volatile) => {}
-            Entry::Checkpoint(signed) => self.checkpoint = self.checkpoint.max(signed.statement.seq),
-        }
-    }
-
-    fn note_vote(&mut self, vote: &Vote) {
-        let highest = match vote.phase {
-            Phase::Prepare => &mut self.prepare,
-            Phase::Commit => &mut self.commit,
-        };
-        *highest = (*highest).max((vote.view, vote.slot));
-    }
-
-    /// The first thing that another replica remembers of this one and that its own log does not know (R18): it lost
-    /// its memory. A slot at or below the low watermark may have been truncated.
-    pub(super) fn exceeded_by(&self, remembered: &Remembered) -> Option<String> {
-        let vote = |vote: &Option<Signed<Vote>>, own: (View, Seq)| {
-            let vote = vote.as_ref()?.statement;
-            let is_forgotten = vote.view > self.view || (vote.slot > self.low && (vote.view, vote.slot) > own);
-            is_forgotten.then(|| format!("a {:?} of {} in {}", vote.phase, vote.slot, vote.view))
-        };
-        let view_change = || {
-            let view = remembered.view_change.as_ref()?.statement.view;
-            (view > self.view).then(|| format!("a VIEW-CHANGE for {view}"))
-        };
-        let checkpoint = || {
-            let seq = remembered.checkpoint.as_ref()?.statement.seq;
-            (seq > self.low && seq > self.checkpoint).then(|| format!("a CHECKPOINT of {seq}"))
-        };
-        vote(&remembered.prepare, self.prepare)
-            .or_else(|| vote(&remembered.commit, self.commit))
-            .or_else(view_change)
-            .or_else(checkpoint)
     }
 }
 
@@ -350,7 +305,8 @@ fn memory_key(replica: ReplicaId) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use polder_checkpoint::MemStore;
-    use polder_types::{Epoch, FaultModel, Genesis, Member, Nonce, SigningKey};
+    use polder_consensus::{Phase, Vote};
+    use polder_types::{Epoch, FaultModel, Genesis, Member, Nonce, SigningKey, View};
 
     use super::*;
 
@@ -494,21 +450,33 @@ mod tests {
     }
 
     #[test]
-    fn r18_what_another_remembers_beyond_the_own_log_is_amnesia() {
-        let mut own = OwnHighest::default();
-        own.note(&Entry::Ordering(Record::Prepared {
-            certificate: polder_types::Proof { statement: vote(2, 5).statement, signers: Vec::new() },
-            body: None,
-            vote: vote(2, 5),
-        }));
-        own.view = View(2);
-        let shows = |view, slot| {
-            let remembered = Remembered { commit: Some(vote(view, slot)), ..Remembered::default() };
-            own.exceeded_by(&remembered).is_some()
+    fn r18_rows_count_as_durable_once_a_sync_that_covers_them_is_done() {
+        let (mut log, store) = filled(&[entered(0), committed(1)]);
+        assert_eq!((log.next(), log.durable_rows()), (2, 0), "nobody said that they are");
+        log.append(committed(2), Vec::new());
+        apply(&mut log, &store);
+        log.append(committed(3), vec![Then::Ticket(Ticket::Entered(View(0)))]);
+        let Some(Action::Write { ticket, .. }) = apply(&mut log, &store).pop() else {
+            unreachable!("an entry is written")
         };
-        assert!(!shows(2, 5));
-        assert!(!shows(1, 9), "an older view's vote is covered by a newer one");
-        assert!(shows(2, 6));
-        assert!(shows(3, 1));
+        log.written(ticket - 1);
+        assert_eq!(log.durable_rows(), 2, "a row for which nothing waits may still be lost");
+        log.written(ticket);
+        assert_eq!(log.durable_rows(), 4);
+        assert_eq!(
+            open(&store).expect("an intact log opens").log.durable_rows(),
+            0,
+            "after a start none is known to be"
+        );
+    }
+
+    #[test]
+    fn c8_a_log_says_which_slots_the_state_on_disk_must_lead_to() {
+        let (mut log, store) = filled(&[entered(0), committed(1), stable(2)]);
+        assert_eq!(open(&store).expect("an intact log opens").truncated_below(), Seq(0));
+        log.truncate(Seq(3));
+        log.truncate(Seq(2));
+        apply(&mut log, &store);
+        assert_eq!(open(&store).expect("a truncated log opens").truncated_below(), Seq(3));
     }
 }

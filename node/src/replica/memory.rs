@@ -1,27 +1,31 @@
 //! Proof of memory at the start (R18): before its first vote a replica asks what others remember of it.
 //!
-//! A log can be unbroken and yet old: a folder restored from a copy. So none of `q−1` others may show a statement under
-//! this replica's own signature that its log does not know. Until they have answered, the replica signs nothing; it
-//! answers others' questions all the same, or two that start together would wait for each other.
+//! A log can be unbroken and yet old: a folder restored from a copy. So a replica puts beside all that it says how many
+//! rows of its log are durable, the others keep the highest such mark, and none of `q−1` of them may show one beyond the
+//! log that it starts from. Until they have answered, the replica signs nothing; it answers others' questions all the
+//! same, or two that start together would wait for each other.
+//!
+//! Counting rows, not comparing votes: the votes of one view are not signed in the order of slots, so the highest vote
+//! may be in a log that lacks others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use polder_consensus::Message;
-use polder_types::{Checkpoint, Keyring, ReplicaId, Signed};
+use polder_types::{Keyring, ReplicaId, SigningKey};
 
-use super::log::{Log, OwnHighest};
-use super::message::{Remembered, VerifiedPeer};
+use super::log::Log;
+use super::message::{Mark, VerifiedPeer};
 
 /// Whether others confirm that this replica remembers what it signed, and what it remembers of them.
 #[derive(Debug)]
 pub(super) struct Memory {
     me: ReplicaId,
     nonce: u64,
-    own: OwnHighest,
+    /// Rows of the own log at the start.
+    rows: u64,
     answered: BTreeSet<ReplicaId>,
     answers_needed: usize,
-    remembered: BTreeMap<ReplicaId, Remembered>,
+    /// The highest mark of each other replica.
+    marks: BTreeMap<ReplicaId, Mark>,
     changed: BTreeSet<ReplicaId>,
 }
 
@@ -30,22 +34,23 @@ pub(super) struct Memory {
 pub(super) enum Verdict {
     /// Not ours, or not enough yet: wait.
     Wait,
-    /// Enough have answered, and none knows more than the own log: go.
+    /// Enough have answered, and none knows of more rows than the own log has: go.
     Proven,
-    /// Somebody holds a statement of ours that the own log does not know: sign nothing (R17).
+    /// Somebody has heard of rows that the own log does not have: sign nothing (R17).
     Amnesia(String),
 }
 
 impl Memory {
+    /// The memory of a replica whose log has so many rows at its start, and which remembers these marks of others.
     pub(super) fn new(
         me: ReplicaId,
         keyring: &Keyring,
         nonce: u64,
-        own: OwnHighest,
-        remembered: BTreeMap<ReplicaId, Remembered>,
+        rows: u64,
+        marks: BTreeMap<ReplicaId, Mark>,
     ) -> Self {
         let answers_needed = keyring.quorum().quorum() - 1;
-        Self { me, nonce, own, answered: BTreeSet::new(), answers_needed, remembered, changed: BTreeSet::new() }
+        Self { me, nonce, rows, answered: BTreeSet::new(), answers_needed, marks, changed: BTreeSet::new() }
     }
 
     /// Whether enough have answered.
@@ -65,60 +70,104 @@ impl Memory {
 
     /// The answer to another's question.
     pub(super) fn answer(&self, to: ReplicaId, nonce: u64) -> VerifiedPeer {
-        let remembered = self.remembered.get(&to).cloned().unwrap_or_default();
-        VerifiedPeer::Memory { nonce, remembered: Arc::new(remembered) }
+        VerifiedPeer::Memory { nonce, mark: self.marks.get(&to).copied().unwrap_or_default() }
     }
 
-    /// Takes an answer: one a replica counts, and only to this start's question.
-    pub(super) fn answered(
-        &mut self,
-        from: ReplicaId,
-        nonce: u64,
-        remembered: &Remembered,
-        keyring: &Keyring,
-    ) -> Verdict {
+    /// Takes an answer: one a replica counts, and only to this start's question. A mark that was not made under the own
+    /// key is an empty answer.
+    pub(super) fn answered(&mut self, from: ReplicaId, nonce: u64, mark: &Mark, key: &SigningKey) -> Verdict {
         if nonce != self.nonce || from == self.me || self.is_proven() {
             return Verdict::Wait;
         }
-        let remembered = remembered.clone().verified(self.me, keyring);
-        if let Some(what) = self.own.exceeded_by(&remembered) {
-            return Verdict::Amnesia(format!("{from} holds {what} that this replica signed and its log does not know"));
+        if mark.rows > self.rows && mark.is_of(key) {
+            let (heard, has) = (mark.rows, self.rows);
+            return Verdict::Amnesia(format!(
+                "{from} has heard from this replica when its log had {heard} rows, and now it has {has}"
+            ));
         }
         self.answered.insert(from);
         if self.is_proven() { Verdict::Proven } else { Verdict::Wait }
     }
 
-    /// Remembers what another replica signed.
-    pub(super) fn note(&mut self, message: &Message) {
-        let Some(by) = signer(message).filter(|by| *by != self.me) else { return };
-        if self.remembered.entry(by).or_default().note(message) {
-            self.changed.insert(by);
+    /// Remembers how far another replica's log reaches, as that replica says itself on its own channel.
+    pub(super) fn note(&mut self, from: ReplicaId, mark: Mark) {
+        if from != self.me && mark.rows > self.marks.get(&from).map_or(0, |kept| kept.rows) {
+            self.marks.insert(from, mark);
+            self.changed.insert(from);
         }
     }
 
-    /// Remembers another replica's statement about a cut.
-    pub(super) fn note_checkpoint(&mut self, signed: &Signed<Checkpoint>) {
-        let by = signed.by;
-        if by != self.me && self.remembered.entry(by).or_default().note_checkpoint(signed) {
-            self.changed.insert(by);
-        }
+    /// Whether any row about another replica is newer here than on the disk.
+    pub(super) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
     }
 
-    /// Puts the changed rows beside the entries that the log is about to write: they need no write of their own.
+    /// Puts the changed rows beside the entries that the log is about to write: mostly they need no write of their own.
     pub(super) fn write_changed(&mut self, log: &mut Log) {
         while let Some(replica) = self.changed.pop_first() {
-            if let Some(remembered) = self.remembered.get(&replica) {
-                log.remember(replica, remembered);
+            if let Some(mark) = self.marks.get(&replica) {
+                log.remember(replica, mark);
             }
         }
     }
 }
 
-/// Whose memory a message is about: votes and view changes.
-fn signer(message: &Message) -> Option<ReplicaId> {
-    match message {
-        Message::Vote(vote) => Some(vote.by),
-        Message::ViewChange(change, _) => Some(change.by),
-        _ => None,
+#[cfg(test)]
+mod tests {
+    use polder_types::{ClientAccess, Constants, FaultModel, Genesis, Member, Nonce};
+
+    use super::*;
+
+    const ME: ReplicaId = ReplicaId(0);
+    const NONCE: u64 = 5;
+
+    fn key(index: u8) -> SigningKey {
+        SigningKey::from_seed(&[index; 32])
+    }
+
+    fn memory(rows: u64) -> Memory {
+        let member = |index: u8| Member { identity: key(100 + index).public(), signing: key(index).public() };
+        let genesis = Genesis {
+            nonce: Nonce([0; 16]),
+            replicas: (0..4).map(member).collect(),
+            fault_model: FaultModel::Byzantine,
+            constants: Constants::default(),
+            clients: ClientAccess::default(),
+        };
+        let keyring = genesis.check().expect("four replicas");
+        Memory::new(ME, &keyring, NONCE, rows, BTreeMap::new())
+    }
+
+    #[test]
+    fn r18_a_log_that_is_shorter_than_a_mark_has_lost_memory() {
+        let answer = |rows| memory(10).answered(ReplicaId(1), NONCE, &Mark::new(rows, &key(0)), &key(0));
+        assert_eq!(answer(10), Verdict::Wait);
+        let Verdict::Amnesia(words) = answer(11) else { unreachable!("row 10 was there once") };
+        assert_eq!(words, "r1 has heard from this replica when its log had 11 rows, and now it has 10");
+    }
+
+    #[test]
+    fn r18_a_bare_claim_is_an_empty_answer() {
+        let mut memory = memory(10);
+        let forged = Mark::new(99, &key(1));
+        assert_eq!(memory.answered(ReplicaId(1), NONCE, &forged, &key(0)), Verdict::Wait);
+        assert_eq!(memory.answered(ReplicaId(1), NONCE, &forged, &key(0)), Verdict::Wait, "one a replica counts");
+        assert_eq!(memory.answered(ReplicaId(2), NONCE + 1, &Mark::default(), &key(0)), Verdict::Wait);
+        assert_eq!(memory.answers_missing(), 1);
+        assert_eq!(memory.answered(ReplicaId(2), NONCE, &Mark::default(), &key(0)), Verdict::Proven);
+    }
+
+    #[test]
+    fn r18_the_highest_mark_is_kept_and_answered_with() {
+        let mut memory = memory(0);
+        let [low, high] = [3, 8].map(|rows| Mark::new(rows, &key(2)));
+        [high, low].into_iter().for_each(|mark| memory.note(ReplicaId(2), mark));
+        memory.note(ME, Mark::new(99, &key(0)));
+        let answer = |to| match memory.answer(to, 1) {
+            VerifiedPeer::Memory { mark, .. } => mark,
+            _ => unreachable!("an answer is MEMORY"),
+        };
+        assert_eq!((answer(ReplicaId(2)), answer(ReplicaId(3)), answer(ME)), (high, Mark::default(), Mark::default()));
+        assert!(memory.has_changed());
     }
 }

@@ -3,53 +3,65 @@
 use std::sync::Arc;
 
 use polder_checkpoint::transfer;
-use polder_consensus::{BadMessage, Header, Message, Phase, Seen, VerifiedMessage, ViewChange, Vote};
-use polder_types::{Checkpoint, Constants, Keyring, ReplicaId, Signed, Verified, encode};
+use polder_consensus::{BadMessage, Header, Message, Seen, VerifiedMessage};
+use polder_types::{Checkpoint, Constants, Digest, Domain, Hasher, Keyring, Signed, SigningKey, Verified, encode};
 use serde::{Deserialize, Serialize};
 
 /// What replicas say to one another, as it travels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PeerMessage {
-    /// About the order.
-    Ordering(Message),
-    /// CHECKPOINT (R29).
-    Checkpoint(Signed<Checkpoint>),
+    /// About the order, and how far the sender's log reaches.
+    Ordering(Message, Mark),
+    /// CHECKPOINT (R29), and the same.
+    Checkpoint(Signed<Checkpoint>, Mark),
     /// State transfer (C12).
     Transfer(transfer::Message),
-    /// MEMORY?: what do you hold that I signed? (R18)
+    /// MEMORY?: how far did my log reach, as far as you have heard? (R18)
     MemoryAsk {
         /// Drawn by this start of the asker.
         nonce: u64,
     },
-    /// MEMORY: the asker's own highest signed statements (R18).
+    /// MEMORY: the asker's own highest mark (R18).
     Memory {
         /// The nonce asked with.
         nonce: u64,
-        /// What is remembered of the asker.
-        remembered: Remembered,
+        /// The highest mark of the asker that was heard; one of no rows if none was.
+        mark: Mark,
     },
 }
 
-/// The highest statements of one replica that another has seen signed (R18). What leaves by `Send` never counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remembered {
-    /// The highest PREPARE, by view and slot.
-    pub prepare: Option<Signed<Vote>>,
-    /// The highest COMMIT, by view and slot.
-    pub commit: Option<Signed<Vote>>,
-    /// The VIEW-CHANGE for the highest view.
-    pub view_change: Option<Signed<ViewChange>>,
-    /// The CHECKPOINT of the highest cut.
-    pub checkpoint: Option<Signed<Checkpoint>>,
+/// How far a replica's vote log reached when it said something: a mark stands beside everything that it says about the
+/// order and about cuts, others keep the highest, and at its next start the replica asks for it (R18). Made under its
+/// secret key, so that nobody else can make one; only the replica itself can tell, and nobody else need to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Rows of the log that were durable: the number of the next one.
+    pub rows: u64,
+    tag: Digest,
+}
+
+impl Mark {
+    /// The mark of a log of so many rows.
+    #[must_use]
+    pub fn new(rows: u64, key: &SigningKey) -> Self {
+        let tag = Hasher::new(Domain::Mark).bytes(&key.seed()).bytes(&rows.to_le_bytes()).finish();
+        Self { rows, tag }
+    }
+
+    /// Whether it was made under this key.
+    #[must_use]
+    pub fn is_of(&self, key: &SigningKey) -> bool {
+        *self == Self::new(self.rows, key)
+    }
 }
 
 /// A peer's message, every signature in it checked; or one of the own. Cheap to clone.
 #[derive(Clone, Debug)]
 pub enum VerifiedPeer {
     /// About the order.
-    Ordering(Arc<VerifiedMessage>),
+    Ordering(Arc<VerifiedMessage>, Mark),
     /// CHECKPOINT.
-    Checkpoint(Verified<Signed<Checkpoint>>),
+    Checkpoint(Verified<Signed<Checkpoint>>, Mark),
     /// State transfer: each chunk is checked against the certified root on arrival, not here.
     Transfer(Arc<transfer::Message>),
     /// MEMORY?
@@ -57,12 +69,12 @@ pub enum VerifiedPeer {
         /// Drawn by this start of the asker.
         nonce: u64,
     },
-    /// MEMORY. Only what verifies under the asker's key counts, which is the receiver: it checks that itself.
+    /// MEMORY. Only a mark made under the asker's key counts, which is the receiver's: it checks that itself.
     Memory {
         /// The nonce asked with.
         nonce: u64,
-        /// What is remembered of the asker.
-        remembered: Arc<Remembered>,
+        /// The highest mark of the asker that was heard.
+        mark: Mark,
     },
 }
 
@@ -71,13 +83,11 @@ impl VerifiedPeer {
     #[must_use]
     pub fn to_message(&self) -> PeerMessage {
         match self {
-            Self::Ordering(message) => PeerMessage::Ordering(message.message().clone()),
-            Self::Checkpoint(signed) => PeerMessage::Checkpoint((**signed).clone()),
+            Self::Ordering(message, mark) => PeerMessage::Ordering(message.message().clone(), *mark),
+            Self::Checkpoint(signed, mark) => PeerMessage::Checkpoint((**signed).clone(), *mark),
             Self::Transfer(message) => PeerMessage::Transfer((**message).clone()),
             Self::MemoryAsk { nonce } => PeerMessage::MemoryAsk { nonce: *nonce },
-            Self::Memory { nonce, remembered } => {
-                PeerMessage::Memory { nonce: *nonce, remembered: (**remembered).clone() }
-            }
+            Self::Memory { nonce, mark } => PeerMessage::Memory { nonce: *nonce, mark: *mark },
         }
     }
 
@@ -111,7 +121,7 @@ impl PeerMessage {
     #[must_use]
     pub fn header(&self) -> Option<Header> {
         match self {
-            Self::Ordering(message) => Some(message.header()),
+            Self::Ordering(message, _) => Some(message.header()),
             _ => None,
         }
     }
@@ -129,66 +139,30 @@ pub fn verify_peer(
     message: PeerMessage,
 ) -> Result<VerifiedPeer, BadMessage> {
     match message {
-        PeerMessage::Ordering(message) => {
-            polder_consensus::verify(keyring, constants, seen, message).map(|m| VerifiedPeer::Ordering(Arc::new(m)))
+        PeerMessage::Ordering(message, mark) => {
+            let verified = polder_consensus::verify(keyring, constants, seen, message)?;
+            Ok(VerifiedPeer::Ordering(Arc::new(verified), mark))
         }
-        PeerMessage::Checkpoint(signed) => {
-            signed.verify(keyring).map(VerifiedPeer::Checkpoint).map_err(|_| BadMessage::Signature)
+        PeerMessage::Checkpoint(signed, mark) => {
+            let verified = signed.verify(keyring).map_err(|_| BadMessage::Signature)?;
+            Ok(VerifiedPeer::Checkpoint(verified, mark))
         }
         PeerMessage::Transfer(message) => Ok(VerifiedPeer::Transfer(Arc::new(message))),
         PeerMessage::MemoryAsk { nonce } => Ok(VerifiedPeer::MemoryAsk { nonce }),
-        PeerMessage::Memory { nonce, remembered } => {
-            Ok(VerifiedPeer::Memory { nonce, remembered: Arc::new(remembered) })
-        }
+        PeerMessage::Memory { nonce, mark } => Ok(VerifiedPeer::Memory { nonce, mark }),
     }
 }
 
-impl Remembered {
-    /// Takes note of a signed vote or view change; says whether it is higher than what was remembered.
-    pub fn note(&mut self, message: &Message) -> bool {
-        match message {
-            Message::Vote(vote) => {
-                let kept = match vote.statement.phase {
-                    Phase::Prepare => &mut self.prepare,
-                    Phase::Commit => &mut self.commit,
-                };
-                replace_if_higher(kept, vote, |vote| (vote.view, vote.slot))
-            }
-            Message::ViewChange(change, _) => replace_if_higher(&mut self.view_change, change, |change| change.view),
-            _ => false,
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Takes note of a signed checkpoint statement; says whether it is higher than what was remembered.
-    pub fn note_checkpoint(&mut self, signed: &Signed<Checkpoint>) -> bool {
-        replace_if_higher(&mut self.checkpoint, signed, |checkpoint| checkpoint.seq)
+    #[test]
+    fn r18_a_mark_is_of_the_key_that_made_it_and_of_its_own_rows() {
+        let [mine, other] = [1, 2].map(|seed| SigningKey::from_seed(&[seed; 32]));
+        let mark = Mark::new(7, &mine);
+        assert!(mark.is_of(&mine) && !mark.is_of(&other));
+        assert!(!Mark { rows: 8, ..mark }.is_of(&mine));
+        assert!(!Mark::default().is_of(&mine));
     }
-
-    /// Only what verifies under the key of `by` counts: a bare claim is an empty answer (R18).
-    #[must_use]
-    pub fn verified(self, by: ReplicaId, keyring: &Keyring) -> Self {
-        Self {
-            prepare: only_verified(self.prepare, by, keyring),
-            commit: only_verified(self.commit, by, keyring),
-            view_change: only_verified(self.view_change, by, keyring),
-            checkpoint: only_verified(self.checkpoint, by, keyring),
-        }
-    }
-}
-
-fn replace_if_higher<S: Clone, K: Ord>(kept: &mut Option<Signed<S>>, new: &Signed<S>, key: impl Fn(&S) -> K) -> bool {
-    let is_higher = kept.as_ref().is_none_or(|kept| key(&kept.statement) < key(&new.statement));
-    if is_higher {
-        *kept = Some(new.clone());
-    }
-    is_higher
-}
-
-fn only_verified<S: polder_types::Statement>(
-    signed: Option<Signed<S>>,
-    by: ReplicaId,
-    keyring: &Keyring,
-) -> Option<Signed<S>> {
-    let signed = signed.filter(|signed| signed.by == by)?;
-    signed.verify(keyring).ok().map(Verified::into_inner)
 }

@@ -33,7 +33,7 @@ use polder_executor::{Executor, Service};
 use polder_types::{Constants, Digest, Keyring, NodeFrame, ReplicaId, Seq, SigningKey, Verified};
 
 pub use event::{Action, Disk, Event};
-pub use message::{Lane, PeerMessage, Remembered, VerifiedPeer, verify_peer};
+pub use message::{Lane, Mark, PeerMessage, VerifiedPeer, verify_peer};
 pub use open::{OpenError, ReplicaConfig, Start};
 pub use status::{Phase, ReplicaStatus};
 
@@ -63,6 +63,10 @@ pub struct Replica<S: Service> {
     serve: transfer::Serve,
     log: Log,
     memory: Memory,
+    /// How far the own log is durable: beside all that is said (R18).
+    mark: Mark,
+    /// What the core was told last of the session clock (R24).
+    session_clock_must_run: bool,
     /// What the core is still to be given, in order.
     queue: VecDeque<Input>,
     /// What the core asked for at its start, held back until the memory is proven.
@@ -98,9 +102,11 @@ impl<S: Service> Replica<S> {
                 }
             }
             Event::Written { disk: Disk::Log, ticket } => {
-                for then in self.log.written(ticket) {
-                    self.durable(then, out);
+                let released = self.log.written(ticket);
+                if self.log.durable_rows() > self.mark.rows {
+                    self.mark = Mark::new(self.log.durable_rows(), &self.key);
                 }
+                released.into_iter().for_each(|then| self.durable(then, out));
             }
             Event::Written { disk: Disk::State, ticket } => self.state_written(ticket, out),
             Event::Digested { frozen } => self.digested(frozen, out),
@@ -156,7 +162,17 @@ impl<S: Service> Replica<S> {
                 let then = votes.into_iter().chain(ticket.map(Then::Ticket)).collect();
                 self.log.append(Entry::Ordering(record), then);
             }
-            Output::Send { to, message } => out.push(Action::Send { to, message: VerifiedPeer::Ordering(message) }),
+            Output::Send { to, message } => {
+                // A request on its way to the leader: what this replica's own executor can answer, or says can never
+                // execute, is forwarded no more and arms no more (R6).
+                if let Message::Request(request) = message.message()
+                    && self.is_settled(request)
+                {
+                    self.queue.push_back(Input::Settled { request: request.digest() });
+                    return;
+                }
+                out.push(Action::Send { to, message: VerifiedPeer::Ordering(message, self.mark) });
+            }
             Output::Deliver(batch) => self.deliver(&batch, out),
             Output::Certified(certificate) => self.certified(certificate, out),
             Output::FellBehind(certificate) => self.fell_behind(certificate, out),
@@ -174,24 +190,25 @@ impl<S: Service> Replica<S> {
             VerifiedPeer::MemoryAsk { nonce } => {
                 out.push(Action::Send { to: To::One(from), message: self.memory.answer(from, nonce) });
             }
-            VerifiedPeer::Memory { nonce, remembered } => {
-                match self.memory.answered(from, nonce, &remembered, &self.keyring) {
-                    Verdict::Wait => {}
-                    Verdict::Proven => self.begin(out),
-                    Verdict::Amnesia(what) => self.halt(
-                        format!(
-                            "this data folder has lost memory (R18): {what}. Restore the newest copy of the folder, or \
-                             replace this replica; it must not vote from this one"
-                        ),
-                        out,
+            VerifiedPeer::Memory { nonce, mark } => match self.memory.answered(from, nonce, &mark, &self.key) {
+                Verdict::Wait => {}
+                Verdict::Proven => self.begin(out),
+                Verdict::Amnesia(what) => self.halt(
+                    format!(
+                        "this data folder has lost memory (R18): {what}. Restore the newest copy of the folder, or \
+                         replace this replica; it must not vote from this one"
                     ),
-                }
-            }
+                    out,
+                ),
+            },
             // Until the memory is proven nothing may be signed, so nothing is taken up: STATUS restores it (R15).
             _ if !self.memory.is_proven() => {}
-            VerifiedPeer::Ordering(message) => self.ordering(from, message, out),
-            VerifiedPeer::Checkpoint(signed) => {
-                self.memory.note_checkpoint(&signed);
+            VerifiedPeer::Ordering(message, mark) => {
+                self.memory.note(from, mark);
+                self.ordering(from, message, out);
+            }
+            VerifiedPeer::Checkpoint(signed, mark) => {
+                self.memory.note(from, mark);
                 self.checkpoint_vote(signed, out);
             }
             VerifiedPeer::Transfer(message) => self.transfer(from, &message, out),
@@ -199,7 +216,6 @@ impl<S: Service> Replica<S> {
     }
 
     fn ordering(&mut self, from: ReplicaId, message: Arc<polder_consensus::VerifiedMessage>, out: &mut Vec<Action>) {
-        self.memory.note(message.message());
         // A forwarded request is answered from the cache, or ordered, like one that came from the client itself.
         let forwarded = Verified::carried(message.verified(), |message| match message {
             Message::Request(request) => Some(request),
@@ -216,7 +232,8 @@ impl<S: Service> Replica<S> {
         match then {
             Then::Votes(votes) => {
                 for message in votes {
-                    out.push(Action::Send { to: To::All, message: VerifiedPeer::Ordering(message.clone()) });
+                    let to_all = VerifiedPeer::Ordering(message.clone(), self.mark);
+                    out.push(Action::Send { to: To::All, message: to_all });
                     self.queue.push_back(Input::Message { from: self.me, message });
                 }
             }
@@ -242,6 +259,11 @@ impl<S: Service> Replica<S> {
         }
         if is_due {
             self.resend_statements(out);
+            if self.memory.has_changed() {
+                // What others said last is remembered also when nothing more is said (R18).
+                self.memory.write_changed(&mut self.log);
+                self.log.sync();
+            }
         }
         self.transfer_tick(out);
         self.divergence_tick(elapsed, out);

@@ -20,6 +20,7 @@ use super::cuts::{Digesting, Statements};
 use super::event::Action;
 use super::log::{FIRST_TICKET, Log};
 use super::memory::Memory;
+use super::message::Mark;
 
 /// What a replica is told at its start.
 #[derive(Clone, Debug)]
@@ -70,6 +71,13 @@ pub enum OpenError {
     Damaged(&'static str),
     /// The state cannot be recovered.
     Recovery(recovery::RecoveryError),
+    /// The state on disk is gone, or older than what the log has forgotten (C8).
+    StateLost {
+        /// The cut that the state on disk leads to; 0 is genesis.
+        state: Seq,
+        /// The first slot of which the log still knows all.
+        log: Seq,
+    },
     /// The recovered state is not one that the executor can go on from.
     Restore(polder_executor::RestoreError),
 }
@@ -96,6 +104,13 @@ impl fmt::Display for OpenError {
                  must not vote (R18). Put back an intact copy of the folder as it last was"
             ),
             Self::Recovery(error) => write!(f, "the state cannot be recovered: {error}"),
+            Self::StateLost { state, log } => write!(
+                f,
+                "the state in the data folder leads to slot {} only, but the log has forgotten what was before slot {}: \
+                 the state is gone or older than the log. Put back the whole folder as this replica left it last, or \
+                 replace this replica under new keys (the others go on without it)",
+                state.0, log.0
+            ),
             Self::Restore(error) => write!(f, "the recovered state cannot be executed from: {error}"),
         }
     }
@@ -126,6 +141,10 @@ impl<S: Service> Replica<S> {
         let executor_config = ExecutorConfig { genesis: config.genesis.clone(), epoch: Epoch::ZERO };
         let mut executor = Executor::genesis(service.clone(), executor_config.clone());
         let recovered = recovery::recover(state_store, &keyring, &executor.freeze()).map_err(OpenError::Recovery)?;
+        // R29, C8: the own disk leads to what this replica signed: its state, and from there the batches in its log.
+        if recovered.cut().next() < opened.truncated_below() {
+            return Err(OpenError::StateLost { state: recovered.cut(), log: opened.truncated_below() });
+        }
         if let Some(state) = &recovered.state {
             executor =
                 Executor::restore(service.clone(), executor_config, state.frozen()).map_err(OpenError::Restore)?;
@@ -142,7 +161,7 @@ impl<S: Service> Replica<S> {
         let planner_config = PlannerConfig::new(&config.genesis.constants, keyring.quorum(), config.pipeline_slots);
         let (planner, planned) = Planner::new(planner_config, recovered);
         let statements = verified_statements(opened.checkpoints, stable, &keyring)?;
-        let memory = Memory::new(config.me, &keyring, config.nonce, opened.own, opened.remembered);
+        let memory = Memory::new(config.me, &keyring, config.nonce, opened.log.next(), opened.marks);
         let mut replica = Self {
             me: config.me,
             key: config.key,
@@ -159,6 +178,8 @@ impl<S: Service> Replica<S> {
             serve: transfer::Serve::new(transfer::ServeConfig::default()),
             log: opened.log,
             memory,
+            mark: Mark::default(),
+            session_clock_must_run: false,
             queue: VecDeque::new(),
             held_back,
             state_writes: Writes::default(),
@@ -179,6 +200,7 @@ impl<S: Service> Replica<S> {
         if let Some(certificate) = newest {
             replica.certified(certificate, &mut out);
         }
+        replica.tell_session_clock();
         replica.start(&mut out);
         Ok((replica, out))
     }

@@ -4,7 +4,7 @@ use polder_consensus::{Message, Phase, Vote};
 use polder_node::replica::PeerMessage;
 use polder_types::{Digest, ReplicaId, Seq, View};
 
-use super::{Actor, Plot};
+use super::{Actor, Plot, say};
 use crate::random::Random;
 
 /// See the module.
@@ -24,7 +24,7 @@ impl Actor for ConflictingVotes {
     }
 
     fn outgoing(&mut self, plot: &mut Plot<'_>, _to: ReplicaId, message: PeerMessage) -> Vec<PeerMessage> {
-        let PeerMessage::Ordering(Message::Vote(vote)) = &message else { return vec![message] };
+        let PeerMessage::Ordering(Message::Vote(vote), _) = &message else { return vec![message] };
         if vote.by != plot.me || !plot.random.chance(self.per_mille) {
             return vec![message];
         }
@@ -32,7 +32,7 @@ impl Actor for ConflictingVotes {
         let digest = another(plot, slot, vote.statement.digest);
         let phase = if plot.random.chance(500) { Phase::Prepare } else { Phase::Commit };
         let lie = plot.sign(Vote { phase, digest, ..vote.statement });
-        let lie = PeerMessage::Ordering(Message::Vote(lie));
+        let lie = say(Message::Vote(lie));
         // First or last: a table that keeps one of two must not be fooled by either.
         if plot.random.chance(500) { vec![lie, message] } else { vec![message, lie] }
     }
@@ -48,7 +48,7 @@ impl Actor for ConflictingVotes {
         for phase in [Phase::Prepare, Phase::Commit] {
             let lie = plot.sign(Vote { phase, epoch: polder_types::Epoch::ZERO, view, slot, digest });
             if let Some(&to) = plot.random.pick(&others) {
-                lies.push((to, PeerMessage::Ordering(Message::Vote(lie))));
+                lies.push((to, say(Message::Vote(lie))));
             }
         }
         lies

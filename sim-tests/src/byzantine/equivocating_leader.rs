@@ -5,7 +5,7 @@ use polder_consensus::{Message, Phase, Proposal, Vote};
 use polder_node::replica::PeerMessage;
 use polder_types::{Batch, Blob, Digest, ReplicaId, Signed, Timestamp};
 
-use super::{Actor, Plot, Twin, is_in};
+use super::{Actor, Plot, Twin, is_in, say};
 use crate::random::Random;
 
 /// See the module.
@@ -36,9 +36,9 @@ impl EquivocatingLeader {
         }
         let shown = plot.shared.twins.get(&at).filter(|twin| twin.first == proposal.statement.digest);
         let Some(twin) = shown.filter(|twin| is_in(twin.shown_to, to)).cloned() else {
-            return vec![PeerMessage::Ordering(Message::Proposal(proposal, body))];
+            return vec![say(Message::Proposal(proposal, body))];
         };
-        let mut messages = vec![PeerMessage::Ordering(Message::Proposal(twin.second.clone(), twin.batch))];
+        let mut messages = vec![say(Message::Proposal(twin.second.clone(), twin.batch))];
         messages.extend(self.votes(plot, twin.second.statement));
         messages
     }
@@ -48,7 +48,7 @@ impl EquivocatingLeader {
         let Proposal { epoch, view, slot, digest } = second;
         let phases: &[Phase] = if self.commits_at_once { &[Phase::Prepare, Phase::Commit] } else { &[Phase::Prepare] };
         let vote = |phase: &Phase| plot.sign(Vote { phase: *phase, epoch, view, slot, digest });
-        phases.iter().map(|phase| PeerMessage::Ordering(Message::Vote(vote(phase)))).collect()
+        phases.iter().map(|phase| say(Message::Vote(vote(phase)))).collect()
     }
 }
 
@@ -59,13 +59,13 @@ impl Actor for EquivocatingLeader {
 
     fn outgoing(&mut self, plot: &mut Plot<'_>, to: ReplicaId, message: PeerMessage) -> Vec<PeerMessage> {
         match message {
-            PeerMessage::Ordering(Message::Proposal(proposal, body)) if proposal.by == plot.me => {
+            PeerMessage::Ordering(Message::Proposal(proposal, body), _) if proposal.by == plot.me => {
                 self.propose(plot, to, proposal, body)
             }
-            PeerMessage::Ordering(Message::Vote(vote)) if vote.by == plot.me => {
+            PeerMessage::Ordering(Message::Vote(vote), _) if vote.by == plot.me => {
                 let twin = plot.shared.twins.get(&(vote.statement.view, vote.statement.slot));
                 match twin.filter(|twin| is_in(twin.shown_to, to)) {
-                    None => vec![PeerMessage::Ordering(Message::Vote(vote))],
+                    None => vec![say(Message::Vote(vote))],
                     Some(twin) => self.votes(plot, twin.second.statement),
                 }
             }

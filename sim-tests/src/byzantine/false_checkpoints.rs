@@ -14,7 +14,7 @@ impl Actor for FalseCheckpoints {
     }
 
     fn outgoing(&mut self, plot: &mut Plot<'_>, _to: ReplicaId, message: PeerMessage) -> Vec<PeerMessage> {
-        let PeerMessage::Checkpoint(signed) = &message else { return vec![message] };
+        let PeerMessage::Checkpoint(signed, mark) = &message else { return vec![message] };
         if signed.by != plot.me {
             return vec![message];
         }
@@ -26,7 +26,7 @@ impl Actor for FalseCheckpoints {
             3 => statement.time = Timestamp(statement.time.0 + 1),
             _ => statement.seq = Seq(statement.seq.0 + plot.random.range(1, 64)),
         }
-        let lie = PeerMessage::Checkpoint(plot.sign(statement));
+        let lie = PeerMessage::Checkpoint(plot.sign(statement), *mark);
         if plot.random.chance(500) { vec![lie, message] } else { vec![lie] }
     }
 }

@@ -4,7 +4,7 @@ use polder_consensus::Message;
 use polder_node::replica::PeerMessage;
 use polder_types::{Digest, ReplicaId, Seq, View};
 
-use super::{Actor, Plot};
+use super::{Actor, Plot, say};
 
 /// See the module.
 pub(super) struct FalseStatus;
@@ -15,7 +15,7 @@ impl Actor for FalseStatus {
     }
 
     fn outgoing(&mut self, plot: &mut Plot<'_>, _to: ReplicaId, message: PeerMessage) -> Vec<PeerMessage> {
-        let PeerMessage::Ordering(Message::Status(status)) = &message else { return vec![message] };
+        let PeerMessage::Ordering(Message::Status(status), _) = &message else { return vec![message] };
         let mut status = status.clone();
         let by = plot.random.range(1, 40);
         match plot.random.range(0, 8) {
@@ -40,6 +40,6 @@ impl Actor for FalseStatus {
                 status.slots.clear();
             }
         }
-        vec![PeerMessage::Ordering(Message::Status(status))]
+        vec![say(Message::Status(status))]
     }
 }

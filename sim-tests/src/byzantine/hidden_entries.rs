@@ -25,7 +25,7 @@ impl Actor for HiddenEntries {
     }
 
     fn outgoing(&mut self, plot: &mut Plot<'_>, _to: ReplicaId, message: PeerMessage) -> Vec<PeerMessage> {
-        let PeerMessage::Ordering(Message::ViewChange(signed, body)) = &message else { return vec![message] };
+        let PeerMessage::Ordering(Message::ViewChange(signed, body), mark) = &message else { return vec![message] };
         if signed.by != plot.me {
             return vec![message];
         }
@@ -37,6 +37,6 @@ impl Actor for HiddenEntries {
         }
         body.entries.retain(|_| plot.random.chance(self.keep_per_mille));
         let signed = plot.sign(ViewChange { body: body.digest(), ..signed.statement });
-        vec![PeerMessage::Ordering(Message::ViewChange(signed, body))]
+        vec![PeerMessage::Ordering(Message::ViewChange(signed, body), *mark)]
     }
 }

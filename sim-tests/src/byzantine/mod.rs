@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use polder_consensus::Message;
-use polder_node::replica::PeerMessage;
+use polder_node::replica::{Mark, PeerMessage};
 use polder_types::{Blob, Digest, Keyring, NodeFrame, Quorum, ReplicaId, Seq, Signed, SigningKey, Statement, View};
 
 use crate::random::Random;
@@ -223,11 +223,17 @@ fn kinds() -> [Make; 13] {
     ]
 }
 
+/// What a liar says about the order: its marks are of no use to anybody but itself.
+#[must_use]
+pub fn say(message: Message) -> PeerMessage {
+    PeerMessage::Ordering(message, Mark::default())
+}
+
 /// The ordering message in a peer's message.
 #[must_use]
 pub fn ordering(message: &PeerMessage) -> Option<&Message> {
     match message {
-        PeerMessage::Ordering(message) => Some(message),
+        PeerMessage::Ordering(message, _) => Some(message),
         _ => None,
     }
 }

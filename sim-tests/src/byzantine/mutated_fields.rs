@@ -4,7 +4,7 @@ use polder_consensus::{Message, Proposal, Vote};
 use polder_node::replica::PeerMessage;
 use polder_types::{ReplicaId, Seq, View};
 
-use super::{Actor, Plot};
+use super::{Actor, Plot, say};
 use crate::random::Random;
 
 /// See the module.
@@ -28,21 +28,17 @@ impl Actor for MutatedFields {
             return vec![message];
         }
         let lie = match &message {
-            PeerMessage::Ordering(Message::Vote(vote)) if vote.by == plot.me => {
+            PeerMessage::Ordering(Message::Vote(vote), _) if vote.by == plot.me => {
                 let (view, slot) = near(plot, vote.statement.view, vote.statement.slot);
                 Message::Vote(plot.sign(Vote { view, slot, ..vote.statement }))
             }
-            PeerMessage::Ordering(Message::Proposal(proposal, body)) if proposal.by == plot.me => {
+            PeerMessage::Ordering(Message::Proposal(proposal, body), _) if proposal.by == plot.me => {
                 let (view, slot) = near(plot, proposal.statement.view, proposal.statement.slot);
                 Message::Proposal(plot.sign(Proposal { view, slot, ..proposal.statement }), body.clone())
             }
             _ => return vec![message],
         };
-        if plot.random.chance(500) {
-            vec![message, PeerMessage::Ordering(lie)]
-        } else {
-            vec![PeerMessage::Ordering(lie)]
-        }
+        if plot.random.chance(500) { vec![message, say(lie)] } else { vec![say(lie)] }
     }
 }
 

@@ -4,7 +4,7 @@ use polder_consensus::{Message, NewView};
 use polder_node::replica::PeerMessage;
 use polder_types::ReplicaId;
 
-use super::{Actor, Plot};
+use super::{Actor, Plot, say};
 
 /// See the module.
 pub(super) struct SelectiveNewView;
@@ -15,7 +15,7 @@ impl Actor for SelectiveNewView {
     }
 
     fn outgoing(&mut self, plot: &mut Plot<'_>, _to: ReplicaId, message: PeerMessage) -> Vec<PeerMessage> {
-        let PeerMessage::Ordering(Message::NewView(signed, enclosed)) = &message else { return vec![message] };
+        let PeerMessage::Ordering(Message::NewView(signed, enclosed), _) = &message else { return vec![message] };
         if signed.by != plot.me {
             return vec![message];
         }
@@ -25,6 +25,6 @@ impl Actor for SelectiveNewView {
             enclosed.remove(index);
         }
         let signed = plot.sign(NewView { body: NewView::body_digest(&enclosed), ..signed.statement });
-        vec![PeerMessage::Ordering(Message::NewView(signed, enclosed))]
+        vec![say(Message::NewView(signed, enclosed))]
     }
 }

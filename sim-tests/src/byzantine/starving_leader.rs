@@ -6,7 +6,7 @@ use polder_consensus::{Message, Proposal, Vote};
 use polder_node::replica::PeerMessage;
 use polder_types::{Batch, ClientId, Digest, ReplicaId, Seq, View};
 
-use super::{Actor, Plot};
+use super::{Actor, Plot, say};
 
 /// See the module.
 #[derive(Default)]
@@ -23,7 +23,7 @@ impl Actor for StarvingLeader {
 
     fn outgoing(&mut self, plot: &mut Plot<'_>, _to: ReplicaId, message: PeerMessage) -> Vec<PeerMessage> {
         match message {
-            PeerMessage::Ordering(Message::Proposal(proposal, body)) if proposal.by == plot.me => {
+            PeerMessage::Ordering(Message::Proposal(proposal, body), _) if proposal.by == plot.me => {
                 let Ok(mut batch) = Batch::from_blob(&body, usize::MAX) else { return Vec::new() };
                 let clients = batch.requests.iter().filter_map(|request| request.request().ok());
                 // The first client of all, by key, once it is known.
@@ -38,15 +38,15 @@ impl Actor for StarvingLeader {
                     self.instead.pop_first();
                 }
                 let proposal = plot.sign(Proposal { digest, ..proposal.statement });
-                vec![PeerMessage::Ordering(Message::Proposal(proposal, body))]
+                vec![say(Message::Proposal(proposal, body))]
             }
-            PeerMessage::Ordering(Message::Vote(vote)) if vote.by == plot.me => {
+            PeerMessage::Ordering(Message::Vote(vote), _) if vote.by == plot.me => {
                 let instead = self.instead.get(&(vote.statement.view, vote.statement.slot));
                 let digest = match instead {
                     Some((own, instead)) if *own == vote.statement.digest => *instead,
                     _ => vote.statement.digest,
                 };
-                vec![PeerMessage::Ordering(Message::Vote(plot.sign(Vote { digest, ..vote.statement })))]
+                vec![say(Message::Vote(plot.sign(Vote { digest, ..vote.statement })))]
             }
             other => vec![other],
         }

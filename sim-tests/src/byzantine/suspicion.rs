@@ -4,7 +4,7 @@ use polder_consensus::{Abdicate, Message, Suspect};
 use polder_node::replica::PeerMessage;
 use polder_types::{Epoch, ReplicaId, View};
 
-use super::{Actor, Plot};
+use super::{Actor, Plot, say};
 
 /// See the module.
 pub(super) struct Suspicion;
@@ -17,10 +17,10 @@ impl Actor for Suspicion {
     fn make_up(&mut self, plot: &mut Plot<'_>) -> Vec<(ReplicaId, PeerMessage)> {
         let view = View(plot.shared.view.0 + plot.random.range(0, 2));
         let epoch = Epoch::ZERO;
-        let suspect = PeerMessage::Ordering(Message::Suspect(plot.sign(Suspect { epoch, view })));
+        let suspect = say(Message::Suspect(plot.sign(Suspect { epoch, view })));
         let mut lies: Vec<(ReplicaId, PeerMessage)> = plot.others().map(|to| (to, suspect.clone())).collect();
         if plot.quorum().leader(view) == plot.me && plot.random.chance(100) {
-            let abdicate = PeerMessage::Ordering(Message::Abdicate(plot.sign(Abdicate { epoch, view })));
+            let abdicate = say(Message::Abdicate(plot.sign(Abdicate { epoch, view })));
             lies.extend(plot.others().map(|to| (to, abdicate.clone())));
         }
         lies

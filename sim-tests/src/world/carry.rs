@@ -200,7 +200,7 @@ impl World {
             Err(why) => return Certificates::sent(me, &message.to_string(), Err(why)),
         };
         self.note(&verified)?;
-        if let VerifiedPeer::Checkpoint(signed) = &verified
+        if let VerifiedPeer::Checkpoint(signed, _) = &verified
             && signed.by == me
         {
             self.checkers.equal_roots.announced(me, &signed.statement)?;
@@ -213,7 +213,7 @@ impl World {
 
     fn note(&mut self, message: &VerifiedPeer) -> Verdict {
         match message {
-            VerifiedPeer::Ordering(message) => self.checkers.seen(message),
+            VerifiedPeer::Ordering(message, _) => self.checkers.seen(message),
             _ => Ok(()),
         }
     }

@@ -221,7 +221,7 @@ impl Doom {
                     Action::Digest { .. }
                         | Action::WriteImages { .. }
                         | Action::InstallBase { .. }
-                        | Action::Send { message: VerifiedPeer::Checkpoint(_), .. }
+                        | Action::Send { message: VerifiedPeer::Checkpoint(..), .. }
                 )
             }),
         }
@@ -230,7 +230,7 @@ impl Doom {
 
 fn ordering(action: &Action) -> Option<&Message> {
     match action {
-        Action::Send { message: VerifiedPeer::Ordering(message), .. } => Some(message.message()),
+        Action::Send { message: VerifiedPeer::Ordering(message, _), .. } => Some(message.message()),
         _ => None,
     }
 }

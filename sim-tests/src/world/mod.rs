@@ -378,7 +378,7 @@ impl World {
         host: usize,
         message: VerifiedPeer,
     ) -> Result<Option<VerifiedPeer>, crate::checkers::Violation> {
-        if let VerifiedPeer::Ordering(ordering) = &message {
+        if let VerifiedPeer::Ordering(ordering, _) = &message {
             if self.hosts[host].liar.is_some() {
                 self.shared.note(ordering.message());
             }
