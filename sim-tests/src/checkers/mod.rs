@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod exactly_once;
 pub mod linearizable;
 pub mod progress;
+pub mod ready;
 pub mod undisturbed;
 pub mod validity;
 

@@ -31,6 +31,8 @@ pub struct End {
     pub unanswered: usize,
     /// Requests that replicas still hold, though nobody waits for them.
     pub held: usize,
+    /// Healed replicas that do not say that they take part in a quorum, though nothing is left to do.
+    pub apart: Vec<ReplicaId>,
     /// Replicas whose disks lead to a cut too far below the stable one (C10), and to which.
     pub undurable: Vec<(ReplicaId, Seq)>,
     /// Healed replicas and the slot up to which each has executed.
@@ -45,6 +47,7 @@ impl End {
     pub fn is_settled(&self) -> bool {
         self.unanswered == 0
             && self.held == 0
+            && self.apart.is_empty()
             && self.undurable.is_empty()
             && self.executed.iter().all(|(_, executed)| *executed >= self.must_reach)
     }
@@ -70,8 +73,8 @@ pub fn check(end: &End) -> Verdict {
         NAME,
         format!(
             "{} ms after the healing {} requests are unanswered, {} are held for nobody; not at {}: \
-             {lagging}; not durable: {:?}",
-            end.since_ms, end.unanswered, end.held, end.must_reach, end.undurable
+             {lagging}; not durable: {:?}; not ready: {:?}",
+            end.since_ms, end.unanswered, end.held, end.must_reach, end.undurable, end.apart
         ),
     )
 }
@@ -86,6 +89,7 @@ mod tests {
             bound_ms: 1_000,
             unanswered: 0,
             held: 0,
+            apart: Vec::new(),
             undurable: Vec::new(),
             executed: vec![(ReplicaId(0), Seq(9)), (ReplicaId(1), Seq(9))],
             must_reach: Seq(9),
@@ -104,8 +108,9 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_held_for_nobody_and_a_disk_that_stands_are_caught() {
+    fn a_request_that_is_held_for_nobody_and_a_disk_that_stands_and_a_replica_that_is_never_ready_are_caught() {
         assert!(check(&End { held: 1, ..end() }).is_err());
+        assert!(check(&End { apart: vec![ReplicaId(1)], ..end() }).is_err());
         assert!(check(&End { undurable: vec![(ReplicaId(1), Seq(2))], ..end() }).is_err());
     }
 

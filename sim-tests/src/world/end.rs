@@ -5,7 +5,7 @@ use polder_types::{Answer, ReplicaId, View, Wire as _};
 
 use super::{Happening, World};
 use crate::checkers::progress::{self, End};
-use crate::checkers::{Verdict, exactly_once, linearizable, undisturbed, validity};
+use crate::checkers::{Verdict, exactly_once, linearizable, ready, undisturbed, validity};
 use crate::client::Client;
 use crate::history::{Command, Reply};
 use crate::network::{Blocked, Party, Shape};
@@ -76,6 +76,8 @@ impl World {
         self.trace.line(format_args!("{} {stray} is left alone: {shape:?}", self.now_us));
         let parties: Vec<Party> = (0..self.hosts.len()).map(Party).collect();
         self.network.split(shape, Party(stray.0.into()), &parties, u64::MAX, Blocked::Lose);
+        let is_deaf = matches!(shape, Shape::Deaf | Shape::Isolate);
+        self.deaf = is_deaf.then_some(stray);
         let host = usize::from(stray.0);
         let life = self.hosts[host].life;
         self.schedule(0, Happening::Restart { host, life });
@@ -89,6 +91,7 @@ impl World {
         }
         let end = self.describe_end();
         progress::check(&end)?;
+        self.judge_deaf(end.since_ms)?;
         if !end.is_settled() {
             return Ok(());
         }
@@ -104,6 +107,14 @@ impl World {
         }
         self.end = Some(end);
         Ok(())
+    }
+
+    /// Who hears nobody says so. What was under way still arrived, and time stands while a replica is paused.
+    fn judge_deaf(&self, since_ms: u64) -> Verdict {
+        let Some(replica) = self.deaf else { return Ok(()) };
+        let deaf_ms = since_ms.saturating_sub(2 * self.options.faults.pause_ms + 1_000);
+        let status = self.hosts[usize::from(replica.0)].replica.as_ref().map(|replica| replica.status());
+        status.map_or(Ok(()), |status| ready::check(replica, deaf_ms, status.core.took_part_ms_ago))
     }
 
     /// R5: under a correct leader the view stays, while a client makes a request now and then.
@@ -154,6 +165,7 @@ impl World {
         // While clients make requests some are held; what a lying client sent is its own affair.
         let counts_held = unanswered == 0 && self.options.load.mischief_gap_ms == 0;
         let held = statuses.iter().map(|(_, status)| status.core.waiting).sum();
+        let apart = statuses.iter().filter(|(_, status)| !ready::says_ready(status.core.took_part_ms_ago));
         let highest = executed.iter().map(|(_, executed)| *executed).max().unwrap_or_default();
         // The lying client may go on making requests: who keeps up with those is not asked for.
         if unanswered > 0 {
@@ -168,6 +180,7 @@ impl World {
             bound_ms: progress::bound_ms(&self.options.constants, self.keyring.quorum(), requests),
             unanswered,
             held: if counts_held { held } else { 0 },
+            apart: if counts_held { apart.map(|(id, _)| *id).collect() } else { Vec::new() },
             undurable: undurable.map(|(id, frontier, _)| (id, frontier)).collect(),
             must_reach,
             executed,

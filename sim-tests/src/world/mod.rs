@@ -164,6 +164,8 @@ pub struct World {
     seen: Seen,
     healed_at_us: Option<u64>,
     healed: Vec<ReplicaId>,
+    /// Who hears nobody since the healing.
+    deaf: Option<ReplicaId>,
     answered_in_chaos: usize,
     has_read_lists: bool,
     must_reach: Option<Seq>,
@@ -226,6 +228,7 @@ impl World {
             seen: Seen::new(SEEN_MAX),
             healed_at_us: None,
             healed: Vec::new(),
+            deaf: None,
             answered_in_chaos: 0,
             has_read_lists: false,
             must_reach: None,
