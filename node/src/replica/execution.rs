@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use polder_checkpoint::{Durability, effects_log};
 use polder_consensus::{CommittedBatch, Input, SessionWindow};
-use polder_executor::{Lookup, Service};
+use polder_executor::{Lookup, Service, Share};
 use polder_types::{ClientId, NodeFrame, Reply, SignedRequest, Verified};
 
 use super::Replica;
@@ -42,7 +42,8 @@ impl<S: Service> Replica<S> {
     /// Whether all that a request asks for is answered here already, or can never execute: it may have waited since
     /// before its numbers were used by others.
     pub(super) fn is_settled(&self, request: &SignedRequest) -> bool {
-        let lookup = request.request().map(|request| self.executor.lookup(&request));
+        let mut nothing = Share { bytes: 0, after: None };
+        let lookup = request.request().map(|request| self.executor.lookup(&request, &mut nothing));
         matches!(lookup, Ok(Lookup::Answered(_) | Lookup::Never(_)))
     }
 
