@@ -215,7 +215,7 @@ mod tests {
             view_changes: 0,
             slots: vec![slot; 1_000],
         };
-        let frame = encode(&PeerMessage::Ordering(Message::Status(status)));
+        let frame = encode(&PeerMessage::Ordering(Message::Status(status), crate::replica::Mark::default()));
         let received = peer_frame(ReplicaId(1), &frame, usize::MAX);
         let Inbound::Peer { bytes, .. } = received else { unreachable!("{received:?}") };
         assert!(frame.len() < 5_000 && bytes > 1_000 * size_of::<SlotStatus>(), "{} as {bytes}", frame.len());

@@ -13,9 +13,9 @@ const SHARED_BYTES: usize = 2 * size_of::<usize>();
 /// The bytes that a replica's message takes, to within what the allocator adds.
 pub(crate) fn of_peer(message: &PeerMessage) -> usize {
     let beyond = match message {
-        PeerMessage::Ordering(message) => of_ordering(message),
+        PeerMessage::Ordering(message, _) => of_ordering(message),
         PeerMessage::Transfer(message) => of_transfer(message),
-        PeerMessage::Checkpoint(_) | PeerMessage::MemoryAsk { .. } | PeerMessage::Memory { .. } => 0,
+        PeerMessage::Checkpoint(..) | PeerMessage::MemoryAsk { .. } | PeerMessage::Memory { .. } => 0,
     };
     size_of::<PeerMessage>() + beyond
 }
@@ -86,6 +86,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::replica::Mark;
 
     /// What is decoded takes at most so many times the bytes that it came in, and a little.
     const AMPLIFICATION_MAX: usize = 24;
@@ -97,17 +98,20 @@ mod tests {
 
     fn status(slots: usize) -> PeerMessage {
         let slot = SlotStatus { slot: Seq::ZERO, accepted: None, prepares: 0, commits: 0 };
-        PeerMessage::Ordering(Message::Status(StatusMessage {
-            epoch: Epoch::ZERO,
-            view: View::ZERO,
-            new_view: None,
-            low: Seq::ZERO,
-            committed: Seq::ZERO,
-            executed: Seq::ZERO,
-            suspects: 0,
-            view_changes: 0,
-            slots: vec![slot; slots],
-        }))
+        PeerMessage::Ordering(
+            Message::Status(StatusMessage {
+                epoch: Epoch::ZERO,
+                view: View::ZERO,
+                new_view: None,
+                low: Seq::ZERO,
+                committed: Seq::ZERO,
+                executed: Seq::ZERO,
+                suspects: 0,
+                view_changes: 0,
+                slots: vec![slot; slots],
+            }),
+            Mark::default(),
+        )
     }
 
     fn body(entries: usize, signers: usize) -> ViewChangeBody {
@@ -116,7 +120,7 @@ mod tests {
     }
 
     fn view_change(entries: usize, signers: usize) -> PeerMessage {
-        PeerMessage::Ordering(Message::ViewChange(signed(), body(entries, signers)))
+        PeerMessage::Ordering(Message::ViewChange(signed(), body(entries, signers)), Mark::default())
     }
 
     fn signed() -> Signed<ViewChange> {
@@ -127,7 +131,10 @@ mod tests {
     fn new_view(enclosed: usize, entries: usize) -> PeerMessage {
         let statement = polder_consensus::NewView { epoch: Epoch::ZERO, view: View::ZERO, body: Digest::ZERO };
         let by_leader = Signed { statement, by: ReplicaId(0), signature: Signature([0; 64]) };
-        PeerMessage::Ordering(Message::NewView(by_leader, vec![(signed(), body(entries, 1)); enclosed]))
+        PeerMessage::Ordering(
+            Message::NewView(by_leader, vec![(signed(), body(entries, 1)); enclosed]),
+            Mark::default(),
+        )
     }
 
     fn chunk(entries: usize) -> PeerMessage {

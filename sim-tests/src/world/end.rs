@@ -80,6 +80,8 @@ impl World {
         self.deaf = is_deaf.then_some(stray);
         let host = usize::from(stray.0);
         let life = self.hosts[host].life;
+        self.hosts[host].paused_until_us = 0;
+        self.schedule(0, Happening::Resume { host, life });
         self.schedule(0, Happening::Restart { host, life });
     }
 
@@ -109,10 +111,10 @@ impl World {
         Ok(())
     }
 
-    /// Who hears nobody says so. What was under way still arrived, and time stands while a replica is paused.
+    /// Who hears nobody says so. What was under way when it became deaf still arrived.
     fn judge_deaf(&self, since_ms: u64) -> Verdict {
         let Some(replica) = self.deaf else { return Ok(()) };
-        let deaf_ms = since_ms.saturating_sub(2 * self.options.faults.pause_ms + 1_000);
+        let deaf_ms = since_ms.saturating_sub(1_000);
         let status = self.hosts[usize::from(replica.0)].replica.as_ref().map(|replica| replica.status());
         status.map_or(Ok(()), |status| ready::check(replica, deaf_ms, status.core.took_part_ms_ago))
     }
