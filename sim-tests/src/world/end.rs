@@ -77,7 +77,7 @@ impl World {
         let parties: Vec<Party> = (0..self.hosts.len()).map(Party).collect();
         self.network.split(shape, Party(stray.0.into()), &parties, u64::MAX, Blocked::Lose);
         let is_deaf = matches!(shape, Shape::Deaf | Shape::Isolate);
-        self.deaf = is_deaf.then_some(stray);
+        self.deaf = is_deaf.then_some((stray, self.now_us));
         let host = usize::from(stray.0);
         let life = self.hosts[host].life;
         self.hosts[host].paused_until_us = 0;
@@ -93,7 +93,7 @@ impl World {
         }
         let end = self.describe_end();
         progress::check(&end)?;
-        self.judge_deaf(end.since_ms)?;
+        self.judge_deaf()?;
         if !end.is_settled() {
             return Ok(());
         }
@@ -111,10 +111,11 @@ impl World {
         Ok(())
     }
 
-    /// Who hears nobody says so. What was under way when it became deaf still arrived.
-    fn judge_deaf(&self, since_ms: u64) -> Verdict {
-        let Some(replica) = self.deaf else { return Ok(()) };
-        let deaf_ms = since_ms.saturating_sub(1_000);
+    /// Who hears nobody says so: for as long as nothing came any more, also of what the network had held back.
+    fn judge_deaf(&self) -> Verdict {
+        let Some((replica, since_us)) = self.deaf else { return Ok(()) };
+        // Its own clock goes on by ticks alone.
+        let deaf_ms = ((self.now_us - since_us) / 1_000).saturating_sub(10 * self.options.tick_ms);
         let status = self.hosts[usize::from(replica.0)].replica.as_ref().map(|replica| replica.status());
         status.map_or(Ok(()), |status| ready::check(replica, deaf_ms, status.core.took_part_ms_ago))
     }

@@ -164,8 +164,8 @@ pub struct World {
     seen: Seen,
     healed_at_us: Option<u64>,
     healed: Vec<ReplicaId>,
-    /// Who hears nobody since the healing.
-    deaf: Option<ReplicaId>,
+    /// Who is to hear nobody since the healing, and when it last heard a replica all the same.
+    deaf: Option<(ReplicaId, u64)>,
     answered_in_chaos: usize,
     has_read_lists: bool,
     must_reach: Option<Seq>,
@@ -368,6 +368,8 @@ impl World {
             Parcel::Where => self.answer_where(host, copy.from),
             Parcel::Request(request) => self.give(host, Event::Request(request)),
             Parcel::Peer(message) => {
+                let (me, now_us) = (self.hosts[host].id, self.now_us);
+                self.deaf.iter_mut().filter(|(deaf, _)| *deaf == me).for_each(|(_, since_us)| *since_us = now_us);
                 let Some(message) = self.admit(host, message)? else { return Ok(()) };
                 self.give(host, Event::Peer { from: ReplicaId(copy.from.0 as u8), message })
             }
