@@ -24,8 +24,7 @@ fn two_hundred_seeds_find_nothing() {
 /// that is not boasting.
 #[test]
 fn seeds_that_failed_once_fail_no_more() {
-    for seed in [1_332] {
-        let report = run_many(seed..seed + 1, &Setup::default(), 1, false, &|_, _| {});
-        assert!(report.failures.is_empty(), "{seed}: {:?}", report.failures.first().map(|failure| &failure.violation));
-    }
+    let seed = 1_332;
+    let report = run_many(seed..seed + 1, &Setup::default(), 1, false, &|_, _| {});
+    assert!(report.failures.is_empty(), "{seed}: {:?}", report.failures.first().map(|failure| &failure.violation));
 }
