@@ -112,6 +112,8 @@ pub(crate) struct Machine {
     /// When the session was last used, by the own clock.
     used_ms: u64,
     pace: Pace,
+    /// When what waits is held back no longer.
+    release_ms: Option<u64>,
 }
 
 impl Machine {
@@ -136,6 +138,7 @@ impl Machine {
             closing: false,
             used_ms: 0,
             pace: Pace::default(),
+            release_ms: None,
             settings,
         }
     }
@@ -184,10 +187,7 @@ impl Machine {
 
     /// When [`Machine::flush`] has something to do even if nothing comes in.
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
-        // Not while the requests under way are as many as may be.
-        let may_send = self.ledger.has_waiting() && self.ledger.letters() < self.settings.requests_in_flight_max;
-        let release_ms = self.pace.release_ms().filter(|_| may_send);
-        [self.ledger.deadline_ms(), self.courier.deadline_ms(), release_ms].into_iter().flatten().min()
+        [self.ledger.deadline_ms(), self.courier.deadline_ms(), self.release_ms].into_iter().flatten().min()
     }
 
     /// Whether more commands may be submitted; else callers wait.
@@ -341,13 +341,17 @@ impl Machine {
     }
 
     fn pack(&mut self, now_ms: u64, out: &mut Vec<Output>) {
+        self.release_ms = None;
         let Session::Open(session) = self.session else { return };
         let bytes_max = self.settings.commands_bytes_max();
         let commands_max = self.settings.commands_per_request_max;
-        while self.ledger.letters() < self.settings.requests_in_flight_max
-            && (self.ledger.fills_a_request(commands_max, bytes_max)
-                || !self.pace.holds_back(now_ms, self.ledger.waiting(), self.ledger.pending()))
-        {
+        while self.ledger.letters() < self.settings.requests_in_flight_max {
+            if !self.ledger.fills_a_request(commands_max, bytes_max)
+                && self.pace.holds_back(now_ms, self.ledger.waiting(), self.ledger.pending())
+            {
+                self.release_ms = self.pace.release_ms();
+                return;
+            }
             let letter = self.courier.next_letter();
             let packed = self.ledger.pack(commands_max, bytes_max, letter);
             let Some(Packed { ack, first, commands }) = packed else { return };

@@ -445,3 +445,42 @@ fn the_same_inputs_give_the_same_bytes() {
     };
     assert_eq!(run(), run());
 }
+
+/// the driver sleeps until `deadline_ms`: what lies in the past makes it spin.
+#[test]
+fn while_a_new_session_is_opened_the_machine_wants_no_time_in_the_past() {
+    let mut fixture = Fixture::open();
+    (0..2).for_each(|call| fixture.submit(call));
+    let requests = fixture.requests();
+    assert_eq!(requests.len(), 1, "the second command is held back");
+    fixture.answer(&[0, 1], &requests[0].1, 0, Answer::Failed(Failure::NoSession));
+    // The OPEN is under way, and its answer takes a while.
+    fixture.pass(40);
+    let at_ms = fixture.machine.deadline_ms().expect("something is under way");
+    assert!(at_ms > fixture.now_ms, "it is {} and the machine wants to be called at {at_ms}", fixture.now_ms);
+}
+
+#[test]
+fn while_the_window_is_full_the_machine_wants_no_time_in_the_past() {
+    let mut settings = settings();
+    settings.constants.session_window = 4;
+    let mut fixture = Fixture::connected(Machine::new(settings, Numbering::Own));
+    let (_, open) = fixture.requests().remove(0);
+    fixture.answer(&[0, 1], &open, 0, Answer::Opened(SESSION));
+    // Number 1 is not answered for a while; 2 to 4 are; 5 must wait for 1.
+    for call in 0..4 {
+        fixture.submit(call);
+        fixture.pass(30);
+        let requests = fixture.requests();
+        let (_, request) = requests.iter().find(|(_, request)| first_of(request).1 == call + 1).expect("sent");
+        if call > 0 {
+            fixture.answer(&[0, 1], &request.clone(), 0, done(b"a"));
+        }
+    }
+    fixture.submit(4);
+    for _ in 0..4 {
+        fixture.pass(30);
+        let at_ms = fixture.machine.deadline_ms().expect("something is under way");
+        assert!(at_ms > fixture.now_ms, "it is {} and the machine wants to be called at {at_ms}", fixture.now_ms);
+    }
+}
