@@ -1,8 +1,11 @@
-//! One budget in bytes for what waits to be sent on many connections: where it is used up, whoever is slowest goes.
+//! One budget in bytes for what waits to be sent on many connections: where it is used up, whoever is slowest goes. Who
+//! that is goes by keys: many connections that read nothing must not end one that was just sent a large frame.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use polder_types::PublicKey;
 
 /// Bytes that all who hold an [`Account`] may hold together.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ struct State {
 type End = Box<dyn FnOnce() + Send>;
 
 struct Holder {
+    key: PublicKey,
     bytes: usize,
     end: End,
 }
@@ -44,13 +48,13 @@ impl Budget {
         Arc::new(Self { bytes_max, state: Mutex::default() })
     }
 
-    /// A new holder; `end` is called, once, when it is the one that holds most of a budget that is used up. What it
-    /// holds counts no more from then on.
-    pub(crate) fn open(self: &Arc<Self>, end: impl FnOnce() + Send + 'static) -> Account {
+    /// A new holder; `end` is called, once, when the budget is used up, the holders of this key hold most of it together,
+    /// and this one most of that. What it holds counts no more from then on.
+    pub(crate) fn open(self: &Arc<Self>, key: PublicKey, end: impl FnOnce() + Send + 'static) -> Account {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        state.holders.insert(id, Holder { bytes: 0, end: Box::new(end) });
+        state.holders.insert(id, Holder { key, bytes: 0, end: Box::new(end) });
         Account { budget: Arc::clone(self), id }
     }
 
@@ -66,12 +70,22 @@ impl State {
         Some(holder.end)
     }
 
+    /// The largest holder of the key whose holders hold most.
+    fn most(&self) -> Option<u64> {
+        let mut of_key: BTreeMap<PublicKey, usize> = BTreeMap::new();
+        for holder in self.holders.values() {
+            *of_key.entry(holder.key).or_default() += holder.bytes;
+        }
+        let total = |holder: &Holder| of_key.get(&holder.key).copied().unwrap_or_default();
+        let most = self.holders.iter().max_by_key(|(_, holder)| (total(holder), holder.key, holder.bytes));
+        most.map(|(id, _)| *id)
+    }
+
     /// Takes out the holders of most until the budget suffices.
     fn relieve(&mut self, bytes_max: usize) -> Vec<End> {
         let mut ends = Vec::new();
         while self.bytes > bytes_max {
-            let most = self.holders.iter().max_by_key(|(_, holder)| holder.bytes).map(|(id, _)| *id);
-            let Some(end) = most.and_then(|most| self.remove(most)) else { break };
+            let Some(end) = self.most().and_then(|most| self.remove(most)) else { break };
             ends.push(end);
         }
         ends
@@ -114,11 +128,11 @@ mod tests {
 
     use super::*;
 
-    fn account(budget: &Arc<Budget>) -> (Account, Arc<AtomicUsize>) {
+    fn account(budget: &Arc<Budget>, key: u8) -> (Account, Arc<AtomicUsize>) {
         let ended = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&ended);
         (
-            budget.open(move || {
+            budget.open(PublicKey([key; 32]), move || {
                 count.fetch_add(1, Ordering::Relaxed);
             }),
             ended,
@@ -128,7 +142,7 @@ mod tests {
     #[test]
     fn whoever_holds_most_is_ended_when_the_budget_is_used_up() {
         let budget = Budget::new(100);
-        let ((slow, slow_ended), (quick, quick_ended)) = (account(&budget), account(&budget));
+        let ((slow, slow_ended), (quick, quick_ended)) = (account(&budget, 1), account(&budget, 2));
         slow.add(60);
         quick.add(40);
         assert_eq!(slow_ended.load(Ordering::Relaxed), 0);
@@ -145,7 +159,7 @@ mod tests {
     #[test]
     fn what_is_sent_or_dropped_is_given_back() {
         let budget = Budget::new(100);
-        let ((first, _), (second, ended)) = (account(&budget), account(&budget));
+        let ((first, _), (second, ended)) = (account(&budget, 1), account(&budget, 2));
         first.add(90);
         first.remove(50);
         second.add(60);
@@ -155,5 +169,20 @@ mod tests {
         drop(second);
         assert_eq!(budget.state().bytes, 0);
         assert!(budget.state().holders.is_empty());
+    }
+
+    #[test]
+    fn many_slow_connections_of_few_keys_do_not_end_who_reads() {
+        let budget = Budget::new(256 << 20);
+        let flood: Vec<_> = (0..512u16).map(|index| account(&budget, (index % 8) as u8)).collect();
+        flood.iter().for_each(|(account, _)| account.add(512 << 10));
+        for _ in 0..100 {
+            let (honest, ended) = account(&budget, 100);
+            honest.add(1 << 20);
+            assert_eq!(ended.load(Ordering::Relaxed), 0);
+            honest.remove(1 << 20);
+        }
+        let ended: usize = flood.iter().map(|(_, ended)| ended.load(Ordering::Relaxed)).sum();
+        assert_eq!(ended, 2, "as few as make room");
     }
 }

@@ -94,7 +94,7 @@ impl Connection {
         let send_bound = Bound { frames: limits.queue_frames_max, bytes: limits.send_queue_bytes_max };
         let account = |budget: &Arc<Budget>| {
             let quic = quic.clone();
-            budget.open(move || end(&quic, Code::TooSlow, "too much waits to be sent, and most of it here"))
+            budget.open(peer, move || end(&quic, Code::TooSlow, "too much waits to be sent, and most of it here"))
         };
         let sending = queues(lanes, || Queue::new(send_bound, budget.map(account), Arc::default()));
         let receive_bytes_max = match budget {

@@ -13,8 +13,8 @@ pub struct Limits {
     pub client_frame_bytes_max: usize,
     /// The most bytes that wait to be sent on one lane of one connection. One frame always fits into an empty queue.
     pub send_queue_bytes_max: usize,
-    /// The most bytes that wait to be sent on all connections from clients together. When there are more, the
-    /// connection on which most of them wait is closed: its client is the slowest.
+    /// The most bytes that wait to be sent on all connections from clients together. When there are more, of
+    /// the key for which most of them wait the connection with the most is closed: its client is the slowest.
     pub client_send_bytes_max: usize,
     /// The most bytes received and not yet read on one lane of one connection; from a client never more than
     /// [`Limits::client_frame_bytes_max`]. One frame always fits.

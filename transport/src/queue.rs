@@ -188,6 +188,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use polder_types::PublicKey;
+
     use crate::budget::Budget;
 
     fn queue(frames: usize, bytes: usize) -> Queue {
@@ -259,7 +261,7 @@ mod tests {
         let budget = Budget::new(100);
         let ended = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&ended);
-        let account = budget.open(move || end.store(true, Ordering::Relaxed));
+        let account = budget.open(PublicKey([1; 32]), move || end.store(true, Ordering::Relaxed));
         let queue = Queue::new(Bound { frames: 100, bytes: 1_000 }, Some(account), Arc::default());
         for _ in 0..20 {
             for _ in 0..5 {
@@ -269,7 +271,7 @@ mod tests {
         }
         assert_eq!(queue.try_push(frame(90)), Ok(()));
         queue.abandon();
-        let other = budget.open(|| {});
+        let other = budget.open(PublicKey([2; 32]), || {});
         other.add(100);
         assert!(!ended.load(Ordering::Relaxed));
         drop(other);
