@@ -1,6 +1,6 @@
 //! Admission: what is received waits here, bounded and in turns, until its signatures are checked off the loop.
 //!
-//! Nobody's flood stops others (DESIGN.md, promise 4): each peer and each client has a queue of its own, bounded in
+//! Nobody's flood stops others (promise 4): each peer and each client has a queue of its own, bounded in
 //! number and bytes; replicas and clients alternate, and within each the sources take turns. What a client sends
 //! beyond its share is answered `Busy` at once; what a replica sends beyond its is dropped, for STATUS restores what
 //! matters (R15).

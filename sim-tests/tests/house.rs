@@ -290,6 +290,23 @@ fn dangling(sources: &[Source], exists: &dyn Fn(&str) -> bool) -> Vec<String> {
     broken
 }
 
+/// Documents that are named in words, without a link, and are not there.
+fn unknown_documents(sources: &[Source], exists: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let mut broken = Vec::new();
+    for source in sources.iter().filter(|source| !source.path.ends_with("house.rs")) {
+        for (at, _) in source.text.match_indices(".md") {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+            let before = source.text[..at].rsplit(|c| !is_name(c)).next().unwrap_or_default();
+            let name = before.rsplit('/').next().unwrap_or_default();
+            let is_document = !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase());
+            if is_document && !exists(&format!("{name}.md")) && !exists(&format!("{before}.md")) {
+                broken.push(format!("{}: {name}.md", source.path));
+            }
+        }
+    }
+    broken
+}
+
 fn misplaced(sources: &[Source]) -> Vec<String> {
     let mut broken = Vec::new();
     for source in sources.iter().filter(|source| source.is_rust()) {
@@ -405,6 +422,12 @@ fn no_file_is_dead() {
 }
 
 #[test]
+fn no_document_is_named_that_is_not_there() {
+    let root = root();
+    none("unknown documents", &unknown_documents(&sources(), &|path| root.join(path).exists()));
+}
+
+#[test]
 fn no_link_dangles() {
     let root = root();
     none("dangling links", &dangling(&sources(), &|path| root.join(path).exists()));
@@ -482,6 +505,9 @@ fn the_alarms_ring() {
 
     let links = one("docs/a.md", "[b](b.md#part) [web](https://example.org) [here](#top) [up](../c.md)");
     assert_eq!(dangling(&links, &|path| path == "docs/b.md"), ["docs/a.md: ../c.md"]);
+
+    let words = one("a.rs", "//! See PLAN.md, docs/b.md and ROADMAP.md.");
+    assert_eq!(unknown_documents(&words, &|path| path == "ROADMAP.md"), ["a.rs: PLAN.md"]);
 
     assert!(!unfinished(&one("a.rs", "    todo!()")).is_empty());
     assert!(!sleeping(&one("x/tests/a.rs", "tokio::time::sleep(second).await;")).is_empty());

@@ -10,7 +10,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Immutable bytes, shared by reference count: a body is encoded once and its bytes travel, rest and are hashed as
-/// they are (DESIGN: encode once and share the bytes).
+/// they are.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Blob(Arc<[u8]>);
 

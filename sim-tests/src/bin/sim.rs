@@ -25,6 +25,7 @@ Runs the core simulator: real replicas under a hostile scheduler, everything fro
   --threads N           threads; otherwise one a core
   --json                prints one JSON object
 
+A run in which too little happened is void: counted, and no success.
 Exit status: 0 no seed failed, 1 one did, 2 the arguments are wrong.";
 
 struct Arguments {
@@ -166,7 +167,7 @@ fn finish(arguments: &Arguments, report: &Report) -> ExitCode {
     } else {
         report.failures.iter().for_each(|failure| say(&sentence(arguments, failure)));
         let speed = report.steps as f64 / report.core_s.max(1e-9);
-        say(&format!(
+        let summary = format!(
             "{} seeds, {} failed, {} void; {} steps, {:.0} s simulated in {:.1} s; {:.0} steps/s of one core",
             report.seeds,
             report.failures.len(),
@@ -175,7 +176,13 @@ fn finish(arguments: &Arguments, report: &Report) -> ExitCode {
             report.simulated_s,
             report.wall_s,
             speed
-        ));
+        );
+        // Wall time is no part of a trace: the same seed prints the same bytes.
+        if arguments.with_trace {
+            eprintln!("{summary}")
+        } else {
+            say(&summary)
+        }
         let counts = &report.counts;
         say(&format!(
             "{} crashes, {} view changes, {} state transfers",

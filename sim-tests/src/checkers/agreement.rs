@@ -1,7 +1,7 @@
 //! **Agreement.** Two correct replicas never execute different batches at the same slot, each executes the slots in
 //! order without a gap, and none executes a slot twice in one life.
 //!
-//! DESIGN.md §12 promises 1 and 2; the normal case and R9; Castro and Liskov (OSDI 1999) §4.3, safety.
+//! Promises 1 and 2; the normal case and R9; Castro and Liskov (OSDI 1999) §4.3, safety.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! **Bounded tables.** Whatever arrives, a replica's tables and its ordering log stay within bounds that follow from
 //! the constants.
 //!
-//! DESIGN.md §12 promise 4; R11, R14, R42; C10 for the log.
+//! Promise 4; R11, R14, R42; C10 for the log.
 
 use polder_types::{Constants, Quorum, ReplicaId};
 

@@ -1,7 +1,7 @@
 //! **Certificates verify.** Whatever a correct replica sends, votes, certificates and what encloses them, verifies at
 //! everybody, also after a journey as bytes; and all commit certificates for one slot are for one batch.
 //!
-//! R1, R3, R9; DESIGN.md §12 promise 1.
+//! R1, R3, R9; promise 1.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! **Equal roots.** All correct replicas say the same about the same cut (state root, history, time), a replica never
 //! takes back what it said, and no certificate says anything else.
 //!
-//! DESIGN.md §12 promise 6; R29, R33.
+//! Promise 6; R29, R33.
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 //! answer names; one that a client saw rejected was not executed; one without an answer was executed at most once; a
 //! command over two keys took effect on both or on neither.
 //!
-//! DESIGN.md §12 promise 2; R24 to R26, R28.
+//! Promise 2; R24 to R26, R28.
 
 use std::collections::BTreeMap;
 

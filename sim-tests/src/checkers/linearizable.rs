@@ -2,7 +2,7 @@
 //! acknowledged before it was sent and is a beginning of every later list; what was acknowledged before another
 //! command was sent stands before it.
 //!
-//! DESIGN.md §12 promise 1, as clients see it; Herlihy and Wing (TOPLAS 1990). Lists of ids make the check exact on
+//! Promise 1, as clients see it; Herlihy and Wing (TOPLAS 1990). Lists of ids make the check exact on
 //! each key (as the list-append workload of Elle, Kingsbury and Alvaro, VLDB 2020).
 
 use std::collections::BTreeMap;
