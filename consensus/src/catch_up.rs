@@ -79,6 +79,7 @@ impl Core {
             return Err(Ignored::OtherEpoch);
         }
         self.peers.note(from, status, self.progress.now_ms());
+        self.note_agreement();
         if from == self.config.me || !self.peers.may_answer(from, self.progress.now_ms()) {
             return Err(Ignored::Flood);
         }

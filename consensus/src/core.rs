@@ -48,6 +48,8 @@ pub struct Core {
     pub(crate) view_changes: u64,
     /// When the decided slots last went on, by the logical clock.
     pub(crate) moved_ms: Option<u64>,
+    /// When `q` replicas last agreed that nothing is left to decide, by the logical clock.
+    pub(crate) agreed_ms: Option<u64>,
     pub(crate) halted: bool,
 }
 
@@ -95,6 +97,7 @@ impl Core {
             ignored: BTreeMap::new(),
             view_changes: 0,
             moved_ms: None,
+            agreed_ms: None,
             halted: false,
             config,
         }

@@ -127,17 +127,25 @@ impl Core {
         self.peers.committed(self.quorum.weak()).0.saturating_sub(self.window.executed.0)
     }
 
-    /// How long ago this replica last took part in a quorum, by the logical clock: the decided slots went on here, and
-    /// not so far behind the others that it cannot accept what they order now; or nothing waits, and `q` replicas, this
-    /// one included, show the same view and the same slot. None: never since this start.
+    /// How long ago this replica last took part in a quorum (R15), by the logical clock: the decided slots went on here,
+    /// and not so far behind the others that it cannot accept what they order now; or nothing waited that could execute,
+    /// and `q` replicas, this one included, showed the same view and the same slot. None: never since this start.
     pub(crate) fn took_part_ms_ago(&self) -> Option<u64> {
         let now_ms = self.progress.now_ms();
-        let is_idle = self.requests.waiting() == 0 && self.window.contains(self.window.committed.next());
-        let agreed = self.term.start.as_ref().filter(|_| is_idle).and_then(|_| {
+        self.agreed_ms.max(self.moved_ms).map(|at_ms| now_ms.saturating_sub(at_ms))
+    }
+
+    /// Notes whether `q` replicas agree that nothing is left to decide: kept, for what comes a moment later does not
+    /// undo it. What cannot execute does not count, or who asks for the impossible makes every replica look apart.
+    pub(crate) fn note_agreement(&mut self) {
+        let is_idle = !self.requests.has_executable(self.next_slot());
+        let is_able = self.term.start.is_some() && self.window.contains(self.window.committed.next());
+        if is_idle && is_able {
             let others = self.quorum.quorum().saturating_sub(1);
-            self.peers.agreed_ms(others, self.term.view, self.window.committed, now_ms)
-        });
-        agreed.max(self.moved_ms).map(|at_ms| now_ms.saturating_sub(at_ms))
+            let now_ms = self.progress.now_ms();
+            let agreed_ms = self.peers.agreed_ms(others, self.term.view, self.window.committed, now_ms);
+            self.agreed_ms = self.agreed_ms.max(agreed_ms);
+        }
     }
 
     /// The decided slots reach further than before.

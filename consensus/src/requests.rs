@@ -114,6 +114,12 @@ impl Requests {
         self.places.len()
     }
 
+    /// Whether any waits that would arm a deadline in slot `next`, the one after the last decided one.
+    pub(crate) fn has_executable(&self, next: Seq) -> bool {
+        let mut lanes = self.clients.values().flat_map(|client| client.lanes.values());
+        lanes.any(|lane| lane.first_executable(next, &self.limits).is_some())
+    }
+
     /// Whether a request of this digest would be news.
     pub(crate) fn is_known(&self, digest: &Digest) -> bool {
         self.places.contains_key(digest) || self.decided.contains_key(digest)

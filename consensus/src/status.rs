@@ -45,7 +45,8 @@ pub struct Status {
     /// Views that this core has left since its start.
     pub view_changes: u64,
     /// How long ago this replica last took part in a quorum, in milliseconds of the logical clock: decided slots went
-    /// on here, or nothing waited and `q` replicas showed the same view and slot. None: never since its start.
+    /// on here, or nothing waited that could execute and `q` replicas showed the same view and slot. None: never since
+    /// its start.
     pub took_part_ms_ago: Option<u64>,
     /// Slots that were not executed here and that others have decided, as `r+1` of them say.
     pub behind_slots: u64,

@@ -14,6 +14,7 @@ impl Core {
             self.on_timer(timer, out);
         }
         self.time_requests(elapsed_ms, out);
+        self.note_agreement();
         self.release_held(out);
         Ok(())
     }

@@ -95,7 +95,7 @@ fn r6_what_the_executor_has_answered_arms_and_is_forwarded_no_more() {
     assert!(!solo.suspects() && !solo.has_sent(|message| matches!(message, Message::Request(_))));
 }
 
-fn status(view: u64, committed: u64) -> Message {
+pub fn status(view: u64, committed: u64) -> Message {
     let Message::Status(status) = empty_status() else { unreachable!("it is a STATUS") };
     Message::Status(StatusMessage { view: View(view), committed: Seq(committed), ..status })
 }
@@ -115,7 +115,11 @@ fn who_was_merely_heard_makes_no_quorum() {
     assert_eq!(took_part(&solo), Some(150), "since the older of the two");
     let request = solo.request(50, 1).verify(solo.keyring.cluster()).unwrap();
     solo.step(Input::Request { request, window: WINDOW });
-    assert_eq!(took_part(&solo), None, "something waits, so a slot must be decided");
+    assert_eq!(took_part(&solo), Some(150), "what has just come does not undo it");
+    solo.wait(50);
+    solo.give(2, status(0, 0));
+    solo.give(3, status(0, 0));
+    assert_eq!(took_part(&solo), Some(200), "something waits, so a slot must be decided");
 }
 
 #[test]
@@ -142,4 +146,21 @@ fn who_decides_slots_takes_part_unless_far_behind() {
     assert_eq!((status.committed, status.behind_slots), (Seq(3), 9));
     assert_eq!(status.took_part_ms_ago, Some(70), "more than F behind: it cannot accept what is ordered now");
     assert!(solo.has_sent(voted(Phase::Commit, 2)) && solo.core.status().me == ReplicaId(1));
+}
+
+/// R15: ready iff *within the last 2 s* nothing waited and `q` showed one view and slot.
+#[test]
+fn r15_a_request_that_has_just_come_does_not_undo_that_the_replica_took_part_a_moment_ago() {
+    let mut solo = Solo::new(4, 1, 1);
+    decide(&mut solo, 1, &batch(1));
+    for _ in 0..100 {
+        solo.wait(100);
+        solo.give(2, status(0, 1));
+        solo.give(3, status(0, 1));
+        assert!(solo.core.status().took_part_ms_ago.is_some_and(|ago| ago <= 2_000));
+    }
+    let request = solo.request(50, 1).verify(solo.keyring.cluster()).unwrap();
+    solo.step(Input::Request { request, window: WINDOW });
+    let ago = solo.core.status().took_part_ms_ago;
+    assert_eq!(ago, Some(0));
 }
