@@ -17,10 +17,11 @@ impl Core {
         window: Option<SessionWindow>,
         out: &mut Vec<Output>,
     ) -> Result<(), Ignored> {
-        match self.requests.admit(request.clone(), window, self.next_slot()) {
+        match self.requests.admit(request.clone(), window, self.next_slot(), self.window.high()) {
             Admission::Taken => {
-                if !self.is_leader() && self.term.start.is_some() {
-                    self.requests.forwarded(&request.digest(), self.progress.now_ms());
+                let (now_ms, timeout_ms) = (self.progress.now_ms(), self.progress.timeout_ms());
+                let forwards = !self.is_leader() && self.term.start.is_some();
+                if forwards && self.requests.forward_at_once(&request.digest(), now_ms, timeout_ms) {
                     self.forward(&request, out);
                 }
                 Ok(())
@@ -48,7 +49,7 @@ impl Core {
             _ => None,
         });
         let Some(request) = request else { return Err(Ignored::Invalid) };
-        match self.requests.admit(request, None, self.next_slot()) {
+        match self.requests.admit(request, None, self.next_slot(), self.window.high()) {
             Admission::Taken => Ok(()),
             Admission::Again => Err(Ignored::Duplicate),
             Admission::Settled => Err(Ignored::Settled),

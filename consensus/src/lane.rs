@@ -107,8 +107,33 @@ pub(crate) struct Waiting {
     pub(crate) spare: bool,
     /// What is left of its time, once it is armed.
     pub(crate) left_ms: Option<u64>,
-    /// When it was last forwarded to the leader of the current view.
-    pub(crate) forwarded_ms: Option<u64>,
+    /// How it stands with its forwards in the current view.
+    pub(crate) forward: Forward,
+    /// Since when a tick has found its session unknown, by the logical clock; none if none has.
+    pub(crate) unknown_ms: Option<u64>,
+}
+
+/// The forwards of a request to the leader of the current view (R6).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Forward {
+    /// Since or from when one is due, by the logical clock; none before a tick has seen it.
+    pub(crate) due_ms: Option<u64>,
+    /// Whether it was forwarded.
+    pub(crate) is_done: bool,
+    /// Whether one was due at the last tick and had to wait for its turn.
+    pub(crate) is_put_off: bool,
+}
+
+impl Forward {
+    /// It has come, and has to wait for its turn.
+    pub(crate) fn put_off(now_ms: u64) -> Self {
+        Self { due_ms: Some(now_ms), is_done: false, is_put_off: true }
+    }
+
+    /// It was forwarded now: again after `T/4`.
+    pub(crate) fn done(now_ms: u64, timeout_ms: u64) -> Self {
+        Self { due_ms: Some(now_ms.saturating_add(timeout_ms / 4)), is_done: true, is_put_off: false }
+    }
 }
 
 impl Waiting {
@@ -125,7 +150,8 @@ impl Waiting {
             proposed: false,
             spare: false,
             left_ms: None,
-            forwarded_ms: None,
+            forward: Forward::default(),
+            unknown_ms: None,
         }
     }
 
@@ -177,6 +203,12 @@ impl Lane {
     pub(crate) fn first_executable(&self, next: Seq, constants: &Constants) -> Option<(u64, Digest)> {
         let is_now = |row: &Waiting| row.ask.chance(self.window, next, constants) == Chance::Now;
         self.waiting.iter().find(|(_, row)| is_now(row)).map(|(key, _)| *key)
+    }
+
+    /// Those of which nothing tells whether they could execute in slot `next`: what their session allows is unknown.
+    pub(crate) fn unknown(&self, next: Seq, constants: &Constants) -> Vec<(u64, Digest)> {
+        let is_unknown = |row: &Waiting| row.ask.chance(self.window, next, constants) == Chance::Unknown;
+        self.waiting.iter().filter(|(_, row)| is_unknown(row)).map(|(key, _)| *key).collect()
     }
 
     /// The first that is in no proposal and could execute in slot `next`, as far as is known.

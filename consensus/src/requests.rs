@@ -1,16 +1,24 @@
 //! The requests that wait for a decision: admitted, packed in turns, timed, and dropped once decided (R6, R20).
+//! Their deadlines and forwards are in [`timing`].
 //!
 //! Waiting requests stand in *lanes*: one a session, in order of their numbers, and one for each OPEN. Of a lane only
 //! the first counts against the leader, and only while it could execute: *a request that cannot execute must not arm
 //! anything, or one client changes views for ever*.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use polder_types::{Batch, Call, ClientId, Constants, Digest, Request, Seq, SessionId, SignedRequest, Verified};
 
-use crate::lane::{Ask, Chance, Lane, Waiting, Weight};
+use crate::lane::{Ask, Chance, Forward, Lane, Waiting, Weight};
 use crate::{Ignored, SessionWindow};
+
+mod timing;
+
+use timing::Pace;
+pub(crate) use timing::Tick;
+#[cfg(test)]
+use timing::Ticked;
 
 /// Where requests wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,32 +68,11 @@ pub(crate) struct Requests {
     spare_bytes: u64,
     /// Nothing that waits could be proposed when last asked, and nothing has changed since.
     exhausted: bool,
+    /// How fast requests are forwarded.
+    pace: Pace,
+    /// Requests that have come in this view and that the pace did not let be forwarded at once.
+    put_off: BTreeSet<Digest>,
     limits: Constants,
-}
-
-/// What a tick brought to light.
-#[derive(Debug, Default)]
-pub(crate) struct Ticked {
-    /// A request was not decided in time.
-    pub(crate) overdue: bool,
-    /// Requests to be forwarded to the leader now.
-    pub(crate) forward: Vec<Verified<SignedRequest>>,
-}
-
-/// What a tick needs to know.
-#[derive(Debug)]
-pub(crate) struct Tick {
-    /// What the deadlines have advanced by; nothing while they pause.
-    pub(crate) elapsed_ms: u64,
-    /// The logical clock.
-    pub(crate) now_ms: u64,
-    /// `T`.
-    pub(crate) timeout_ms: u64,
-    /// The slot after the last decided one.
-    pub(crate) next: Seq,
-    /// The planted bug of timing what cannot execute, too.
-    #[cfg(polder_mutations)]
-    pub(crate) time_all: bool,
 }
 
 impl Requests {
@@ -100,6 +87,8 @@ impl Requests {
             spares: 0,
             spare_bytes: 0,
             exhausted: false,
+            pace: Pace::default(),
+            put_off: BTreeSet::new(),
             limits: constants.clone(),
         }
     }
@@ -131,12 +120,13 @@ impl Requests {
     }
 
     /// Takes a request, if there is room for it. `window` is its session's, as far as it is known; `next` is the slot
-    /// after the last decided one.
+    /// after the last decided one, `high` the high watermark.
     pub(crate) fn admit(
         &mut self,
         request: Verified<SignedRequest>,
         window: Option<SessionWindow>,
         next: Seq,
+        high: Seq,
     ) -> Admission {
         self.exhausted = false;
         let digest = request.digest();
@@ -168,6 +158,12 @@ impl Requests {
         // What cannot execute yet is not kept: an honest client asks for what its window allows, and rows for the far
         // future would fill the table for ever. A replica that lags behind that client says Busy; others take it.
         if chance == Chance::Later {
+            return Admission::Busy;
+        }
+        // Nor what names a session that no slot of the window opens: ids are positions. That is no proof that it never
+        // opens, for this replica may be far behind.
+        let is_far = matches!(lane_id, LaneId::Session(session) if session.0.slot > high);
+        if chance == Chance::Unknown && is_far {
             return Admission::Busy;
         }
         if !self.has_room(id, waiting.bytes) {
@@ -373,57 +369,18 @@ impl Requests {
     /// A view was entered: nothing is proposed in it yet.
     pub(crate) fn enter_view(&mut self) {
         self.exhausted = false;
+        self.put_off.clear();
         let proposed: Vec<(Digest, ClientId)> = self.places.iter().map(|(digest, (id, ..))| (*digest, *id)).collect();
         for (digest, id) in proposed {
             let Some(waiting) = self.waiting_mut(&digest) else { continue };
             let was_proposed = core::mem::replace(&mut waiting.proposed, false);
-            waiting.forwarded_ms = None;
+            waiting.forward = Forward::default();
             waiting.left_ms = None;
             let weight = waiting.weight();
             if was_proposed {
                 self.count(id, weight, true);
             }
         }
-    }
-
-    /// The view has started: every deadline starts afresh (R6).
-    pub(crate) fn start_afresh(&mut self) {
-        let lanes = self.clients.values_mut().flat_map(|client| client.lanes.values_mut());
-        lanes.flat_map(|lane| lane.waiting.values_mut()).for_each(|waiting| waiting.left_ms = None);
-    }
-
-    /// Notes that a request was forwarded.
-    pub(crate) fn forwarded(&mut self, digest: &Digest, now_ms: u64) {
-        self.waiting_mut(digest).into_iter().for_each(|waiting| waiting.forwarded_ms = Some(now_ms));
-    }
-
-    /// Advances the deadlines of those that arm one: `T·(1 + w/512)` (R6). A forward is repeated every `T/4`.
-    pub(crate) fn tick(&mut self, tick: &Tick) -> Ticked {
-        let mut ticked = Ticked::default();
-        let held = u64::from(self.limits.admitted_max).min(self.places.len() as u64);
-        let budget_ms = tick.timeout_ms.saturating_add(tick.timeout_ms.saturating_mul(held) / 512);
-        let mut hopeless = Vec::new();
-        for lane in self.clients.values_mut().flat_map(|client| client.lanes.values_mut()) {
-            let beyond_hope = lane.beyond_hope(tick.next, &self.limits);
-            let key = lane.first_executable(tick.next, &self.limits);
-            #[cfg(polder_mutations)]
-            let beyond_hope = if tick.time_all { Vec::new() } else { beyond_hope };
-            #[cfg(polder_mutations)]
-            let key = key.or_else(|| lane.waiting.keys().next().filter(|_| tick.time_all).copied());
-            hopeless.extend(beyond_hope);
-            let Some(first) = key.and_then(|key| lane.waiting.get_mut(&key)) else { continue };
-            // What is armed now has run for none of this tick.
-            let left_ms = first.left_ms.map_or(budget_ms, |left_ms| left_ms.saturating_sub(tick.elapsed_ms));
-            first.left_ms = Some(left_ms);
-            ticked.overdue |= left_ms == 0;
-            let since_ms = first.forwarded_ms.map(|at_ms| tick.now_ms.saturating_sub(at_ms));
-            if since_ms.is_none_or(|since_ms| since_ms >= tick.timeout_ms / 4) {
-                first.forwarded_ms = Some(tick.now_ms);
-                ticked.forward.push(first.request.clone());
-            }
-        }
-        hopeless.iter().for_each(|digest| drop(self.remove(digest)));
-        ticked
     }
 
     /// Asserts that the counts are those of the rows, and within their bounds (R42).

@@ -54,13 +54,13 @@ impl Core {
             now_ms: self.progress.now_ms(),
             timeout_ms: self.progress.timeout_ms(),
             next: self.next_slot(),
+            executed: self.window.executed,
+            forwards: !self.is_leader(),
             #[cfg(polder_mutations)]
             time_all: mutated!(self, DeadlinesForTheInexecutable),
         };
         let ticked = self.requests.tick(&tick);
-        if !self.is_leader() {
-            ticked.forward.iter().for_each(|request| self.forward(request, out));
-        }
+        ticked.forward.iter().for_each(|request| self.forward(request, out));
         if ticked.overdue {
             self.suspect(out);
         }

@@ -24,7 +24,7 @@ fn request(client: u8, session: u32, first: u64, commands: usize) -> Verified<Si
 }
 
 fn admit(requests: &mut Requests, request: &Verified<SignedRequest>) -> Admission {
-    let admission = requests.admit(request.clone(), WINDOW, Seq(10));
+    let admission = requests.admit(request.clone(), WINDOW, Seq(10), Seq(256));
     requests.check();
     admission
 }
@@ -36,11 +36,17 @@ fn batch(requests: &[&Verified<SignedRequest>]) -> (Batch, Vec<Digest>) {
 }
 
 fn tick(requests: &mut Requests, elapsed_ms: u64) -> Ticked {
+    tick_at(requests, elapsed_ms, 0)
+}
+
+fn tick_at(requests: &mut Requests, elapsed_ms: u64, now_ms: u64) -> Ticked {
     let tick = Tick {
         elapsed_ms,
-        now_ms: 0,
+        now_ms,
         timeout_ms: 500,
         next: Seq(10),
+        executed: Seq(9),
+        forwards: true,
         #[cfg(polder_mutations)]
         time_all: false,
     };
@@ -158,4 +164,71 @@ fn r6_a_request_goes_with_its_session_and_below_its_acknowledgement() {
     requests.execute(Seq(10), vec![(client(1), session, None), (client(2), session, Some(moved))]);
     requests.check();
     assert_eq!((requests.waiting(), requests.is_known(&stays.digest())), (1, true));
+}
+
+/// A megabyte in number 1 of a session: the pace lets one go at once, the next 74 ms later.
+fn large(client: u8) -> Verified<SignedRequest> {
+    large_of(client, 1)
+}
+
+fn large_of(client: u8, first: u64) -> Verified<SignedRequest> {
+    let key = SigningKey::from_seed(&[client; 32]);
+    let session = SessionId(Position { slot: Seq(1), index: 0 });
+    let call = Call::Commands { session, ack: 0, first, commands: vec![Blob::from(vec![client; 1_200_000])] };
+    match (Request { client: ClientId(key.public()), call }).sign(CLUSTER, &key).verify(CLUSTER) {
+        Ok(request) => request,
+        Err(bad) => unreachable!("{bad}"),
+    }
+}
+
+#[test]
+fn r6_what_was_not_forwarded_yet_arms_nothing_at_a_backup() {
+    let mut requests = Requests::new(&Constants::default());
+    let [one, other] = [large(1), large(2)];
+    admit(&mut requests, &one);
+    admit(&mut requests, &other);
+    assert!(requests.forward_at_once(&one.digest(), 0, 500));
+    assert!(!requests.forward_at_once(&other.digest(), 0, 500));
+    requests.settle(&one.digest()).unwrap_or_else(|why| unreachable!("{why:?}"));
+    for _ in 0..4 {
+        assert!(!tick_at(&mut requests, 500, 1).overdue, "the leader was not asked");
+    }
+    assert_eq!(tick_at(&mut requests, 0, 100).forward, [other]);
+    assert!(tick_at(&mut requests, 502, 110).overdue);
+}
+
+/// Its forward is what finds out that the own executor has answered it.
+#[test]
+fn r6_what_waits_for_being_forwarded_again_counts_a_tick_after_that() {
+    let mut requests = Requests::new(&Constants::default());
+    let [one, other] = [large(1), large(2)];
+    admit(&mut requests, &one);
+    assert!(requests.forward_at_once(&one.digest(), 0, 500));
+    tick_at(&mut requests, 0, 0);
+    admit(&mut requests, &other);
+    assert!(requests.forward_at_once(&other.digest(), 124, 500));
+    assert!(!tick_at(&mut requests, 400, 125).overdue, "due, and put off");
+    assert!(!tick_at(&mut requests, 200, 126).overdue);
+    assert_eq!(tick_at(&mut requests, 0, 200).forward, [one]);
+    assert!(tick_at(&mut requests, 0, 201).overdue);
+}
+
+#[test]
+fn r6_what_was_put_off_when_it_came_is_forwarded_in_its_turn_and_not_twice() {
+    let mut requests = Requests::new(&Constants::default());
+    let of_one: Vec<_> = (1..=4).map(|first| large_of(1, first)).collect();
+    for request in &of_one {
+        admit(&mut requests, request);
+    }
+    let at_once = of_one.iter().filter(|request| requests.forward_at_once(&request.digest(), 0, 4_000));
+    assert_eq!(at_once.count(), 1);
+    let mut forwarded = Vec::new();
+    for now_ms in (10..=900).step_by(10) {
+        let ticked = tick_at(&mut requests, 0, now_ms);
+        requests.check();
+        assert!(ticked.forward.len() <= 1);
+        forwarded.extend(ticked.forward);
+    }
+    assert_eq!(forwarded.len(), 3, "those behind the first, too");
+    assert!(of_one.iter().skip(1).all(|request| forwarded.contains(request)));
 }

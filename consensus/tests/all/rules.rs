@@ -3,6 +3,7 @@
 mod order;
 mod standing;
 mod views;
+mod waiting;
 
 use polder_consensus::{Message, Phase, SessionWindow};
 use polder_types::{Batch, Blob, Epoch, Seq, Signature, View};

@@ -3,7 +3,7 @@
 use polder_consensus::{
     Evidence, Fetch, Input, Message, Output, Phase, Record, RecoveredLog, SessionWindow, Ticket, Why,
 };
-use polder_types::{Batch, Epoch, Seq, View};
+use polder_types::{Batch, Epoch, Position, Seq, SessionId, View};
 
 use super::{WINDOW, decide, empty_status, forged_batch, is_suspect};
 use crate::solo::{Solo, batch, voted};
@@ -93,7 +93,8 @@ fn r6_a_request_that_is_not_decided_in_time() {
 fn r6_a_request_that_cannot_execute_arms_nothing() {
     let mut solo = Solo::new(4, 1, 1);
     let early = solo.request_in(50, session(), 5_000, 0).verify(solo.keyring.cluster()).unwrap();
-    let unopened = solo.request(51, 1).verify(solo.keyring.cluster()).unwrap();
+    let to_come = SessionId(Position { slot: Seq(1), index: 0 });
+    let unopened = solo.request_in(51, to_come, 1, 0).verify(solo.keyring.cluster()).unwrap();
     solo.step(Input::Request { request: early, window: WINDOW });
     solo.step(Input::Request { request: unopened, window: Some(SessionWindow { ack: 0, high: 0 }) });
     for _ in 0..30 {
