@@ -59,6 +59,13 @@ impl Report {
         }
         match &self.status.phase {
             Phase::Halted(why) => return Err(format!("stopped for good: {why}")),
+            Phase::Remembering { answers_missing: 0 } => {
+                return Err(
+                    "before it may vote, it waits a moment for those who have not said yet what they remember of \
+                            it (R18)"
+                        .to_owned(),
+                );
+            }
             Phase::Remembering { answers_missing } => {
                 return Err(format!(
                     "before it may vote, {answers_missing} more replicas must say what they remember of it (R18)"

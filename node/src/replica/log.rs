@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::OpenError;
 use super::event::{Action, Disk};
-use super::message::Mark;
+use super::memory::Heard;
 
 /// A log entry: what the ordering core recorded, or the replica's own statement about a cut.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,7 +85,8 @@ pub(super) struct Log {
     then: Vec<Then>,
     /// Synced writes that are under way: their tickets, the rows that the log has with them, and what waits.
     waiting: VecDeque<(u64, u64, Vec<Then>)>,
-    durable_rows: u64,
+    /// None before the first sync of this start.
+    durable_rows: Option<u64>,
 }
 
 /// What a log says when it is opened.
@@ -94,7 +95,7 @@ pub(super) struct Opened {
     pub(super) log: Log,
     pub(super) records: Vec<Record>,
     pub(super) checkpoints: Vec<Signed<Checkpoint>>,
-    pub(super) marks: BTreeMap<ReplicaId, Mark>,
+    pub(super) heard: BTreeMap<ReplicaId, Heard>,
 }
 
 /// The number of the first write on a disk. Drivers count what is done from 0 up, so no write has that number.
@@ -109,13 +110,13 @@ impl Log {
             return Err(OpenError::NotEmpty);
         }
         let mut log = Self::empty(Anchor::default());
-        log.writes.put(Family::Meta, b"identity".to_vec(), encode(&Identity { cluster, me }));
+        log.write_identity(&Identity { cluster, me });
         log.writes.put(Family::Meta, b"anchor".to_vec(), encode(&log.anchor));
-        log.sync = true;
-        Ok(Opened { log, records: Vec::new(), checkpoints: Vec::new(), marks: BTreeMap::new() })
+        Ok(Opened { log, records: Vec::new(), checkpoints: Vec::new(), heard: BTreeMap::new() })
     }
 
-    /// Reads a log back, and checks that it is this replica's and unbroken (R18).
+    /// Reads a log back, and checks that it is this replica's and unbroken (R18). What was read may have been written
+    /// and never synced, so its first write is synced too: once that is done, all that was read is durable.
     pub(super) fn open(
         store: &dyn Store,
         cluster: ClusterId,
@@ -129,13 +130,14 @@ impl Log {
         }
         let anchor = store.get(Family::Meta, b"anchor").map_err(OpenError::Store)?.ok_or(OpenError::NoMemory)?;
         let anchor: Anchor = decode(&anchor, 1_024).map_err(|_| OpenError::Damaged("the anchor row"))?;
-        let log = Self::empty(anchor);
-        let mut opened = Opened { log, records: Vec::new(), checkpoints: Vec::new(), marks: BTreeMap::new() };
+        let mut log = Self::empty(anchor);
+        log.write_identity(&identity);
+        let mut opened = Opened { log, records: Vec::new(), checkpoints: Vec::new(), heard: BTreeMap::new() };
         opened.read_rows(store)?;
         for replica in replicas {
             if let Some(row) = store.get(Family::Meta, &memory_key(replica)).map_err(OpenError::Store)? {
-                let mark = decode(&row, ROW_BYTES_MAX).map_err(|_| OpenError::Damaged("a memory row"))?;
-                opened.marks.insert(replica, mark);
+                let heard = decode(&row, ROW_BYTES_MAX).map_err(|_| OpenError::Damaged("a memory row"))?;
+                opened.heard.insert(replica, heard);
             }
         }
         Ok(opened)
@@ -152,8 +154,13 @@ impl Log {
             sync: false,
             then: Vec::new(),
             waiting: VecDeque::new(),
-            durable_rows: 0,
+            durable_rows: None,
         }
+    }
+
+    fn write_identity(&mut self, identity: &Identity) {
+        self.writes.put(Family::Meta, b"identity".to_vec(), encode(identity));
+        self.sync = true;
     }
 
     /// Appends an entry; `then` leaves when it is durable. An entry for which nothing waits needs no sync of its own.
@@ -166,8 +173,8 @@ impl Log {
     }
 
     /// Replaces the durable row about how far another replica's log reaches; rides with the next write (R18).
-    pub(super) fn remember(&mut self, replica: ReplicaId, mark: &Mark) {
-        self.writes.put(Family::Meta, memory_key(replica), encode(mark));
+    pub(super) fn remember(&mut self, replica: ReplicaId, heard: &Heard) {
+        self.writes.put(Family::Meta, memory_key(replica), encode(heard));
     }
 
     /// What is to be written next is synced, though nothing waits for it.
@@ -207,7 +214,8 @@ impl Log {
             return;
         }
         let durability = if self.sync { Durability::Synced } else { Durability::Lazy };
-        if !self.then.is_empty() {
+        if self.sync {
+            // Also when nothing waits for it: its rows count as durable all the same (R18).
             self.waiting.push_back((self.ticket, self.next(), std::mem::take(&mut self.then)));
         }
         let writes = std::mem::take(&mut self.writes);
@@ -222,7 +230,7 @@ impl Log {
         while self.waiting.front().is_some_and(|(waiting, ..)| *waiting <= ticket)
             && let Some((_, rows, then)) = self.waiting.pop_front()
         {
-            self.durable_rows = rows;
+            self.durable_rows = Some(rows);
             released.extend(then);
         }
         released
@@ -238,8 +246,9 @@ impl Log {
         self.anchor.first + self.rows.len() as u64
     }
 
-    /// So many rows are known to be durable since this start; none, before the first sync.
-    pub(super) fn durable_rows(&self) -> u64 {
+    /// So many rows are known to be durable, those that were read at the start included; none before the first sync of
+    /// this start is done, because it is not known then of any.
+    pub(super) fn durable_rows(&self) -> Option<u64> {
         self.durable_rows
     }
 
@@ -452,7 +461,7 @@ mod tests {
     #[test]
     fn r18_rows_count_as_durable_once_a_sync_that_covers_them_is_done() {
         let (mut log, store) = filled(&[entered(0), committed(1)]);
-        assert_eq!((log.next(), log.durable_rows()), (2, 0), "nobody said that they are");
+        assert_eq!((log.next(), log.durable_rows()), (2, None), "nobody said that they are");
         log.append(committed(2), Vec::new());
         apply(&mut log, &store);
         log.append(committed(3), vec![Then::Ticket(Ticket::Entered(View(0)))]);
@@ -460,14 +469,34 @@ mod tests {
             unreachable!("an entry is written")
         };
         log.written(ticket - 1);
-        assert_eq!(log.durable_rows(), 2, "a row for which nothing waits may still be lost");
+        assert_eq!(log.durable_rows(), Some(2), "a row for which nothing waits may still be lost");
         log.written(ticket);
-        assert_eq!(log.durable_rows(), 4);
-        assert_eq!(
-            open(&store).expect("an intact log opens").log.durable_rows(),
-            0,
-            "after a start none is known to be"
-        );
+        assert_eq!(log.durable_rows(), Some(4));
+    }
+
+    #[test]
+    fn r18_a_log_that_was_read_is_durable_once_the_first_sync_of_the_start_is_done() {
+        let (_, store) = filled(&[entered(0), committed(1)]);
+        let mut log = open(&store).expect("an intact log opens").log;
+        assert_eq!(log.durable_rows(), None, "what was read may never have been synced");
+        let Some(Action::Write { ticket, durability, .. }) = apply(&mut log, &store).pop() else {
+            unreachable!("a start writes")
+        };
+        assert_eq!(durability, Durability::Synced);
+        assert!(log.written(ticket).is_empty());
+        assert_eq!(log.durable_rows(), Some(2));
+    }
+
+    #[test]
+    fn r18_rows_for_which_nothing_waits_count_with_the_next_sync() {
+        let (mut log, store) = filled(&[]);
+        log.append(committed(1), Vec::new());
+        log.sync();
+        let Some(Action::Write { ticket, .. }) = apply(&mut log, &store).pop() else {
+            unreachable!("an entry is written")
+        };
+        log.written(ticket);
+        assert_eq!(log.durable_rows(), Some(1));
     }
 
     #[test]

@@ -21,37 +21,41 @@ pub enum PeerMessage {
         /// Drawn by this start of the asker.
         nonce: u64,
     },
-    /// MEMORY: the asker's own highest mark (R18).
+    /// MEMORY: the asker's own highest mark from before the start that asks (R18).
     Memory {
         /// The nonce asked with.
         nonce: u64,
-        /// The highest mark of the asker that was heard; one of no rows if none was.
+        /// The highest mark of the asker that was heard and that another start made; one of no rows if none was.
         mark: Mark,
     },
 }
 
 /// How far a replica's vote log reached when it said something: a mark stands beside everything that it says about the
-/// order and about cuts, others keep the highest, and at its next start the replica asks for it (R18). Made under its
-/// secret key, so that nobody else can make one; only the replica itself can tell, and nobody else need to.
+/// order and about cuts, others keep the highest, and at its next start the replica asks for it (R18). It names the start
+/// that made it: what was said since the own start proves nothing about what was there before. Made under the secret key,
+/// so that nobody else can make one; only the replica itself can tell, and nobody else need to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// Rows of the log that were durable: the number of the next one.
     pub rows: u64,
+    /// The nonce of the start that made it.
+    pub start: u64,
     tag: Digest,
 }
 
 impl Mark {
-    /// The mark of a log of so many rows.
+    /// The mark of a log of so many rows, made by the start that drew this nonce.
     #[must_use]
-    pub fn new(rows: u64, key: &SigningKey) -> Self {
-        let tag = Hasher::new(Domain::Mark).bytes(&key.seed()).bytes(&rows.to_le_bytes()).finish();
-        Self { rows, tag }
+    pub fn new(rows: u64, start: u64, key: &SigningKey) -> Self {
+        let hasher = Hasher::new(Domain::Mark).bytes(&key.seed());
+        let tag = hasher.bytes(&rows.to_le_bytes()).bytes(&start.to_le_bytes()).finish();
+        Self { rows, start, tag }
     }
 
     /// Whether it was made under this key.
     #[must_use]
     pub fn is_of(&self, key: &SigningKey) -> bool {
-        *self == Self::new(self.rows, key)
+        *self == Self::new(self.rows, self.start, key)
     }
 }
 
@@ -73,7 +77,7 @@ pub enum VerifiedPeer {
     Memory {
         /// The nonce asked with.
         nonce: u64,
-        /// The highest mark of the asker that was heard.
+        /// The highest mark of the asker that was heard and that another start made.
         mark: Mark,
     },
 }
@@ -158,11 +162,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r18_a_mark_is_of_the_key_that_made_it_and_of_its_own_rows() {
+    fn r18_a_mark_is_of_the_key_that_made_it_and_of_its_own_rows_and_start() {
         let [mine, other] = [1, 2].map(|seed| SigningKey::from_seed(&[seed; 32]));
-        let mark = Mark::new(7, &mine);
+        let mark = Mark::new(7, 5, &mine);
         assert!(mark.is_of(&mine) && !mark.is_of(&other));
         assert!(!Mark { rows: 8, ..mark }.is_of(&mine));
+        assert!(!Mark { start: 6, ..mark }.is_of(&mine));
         assert!(!Mark::default().is_of(&mine));
     }
 }

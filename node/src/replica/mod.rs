@@ -10,7 +10,8 @@
 //! ```
 //!
 //! - Own votes come back by the same road as others': after their record is durable ([`log`]).
-//! - Nothing is signed or sent before others have confirmed that nothing was forgotten ([`memory`], R18).
+//! - Nothing is signed or sent before others have confirmed that nothing was forgotten ([`memory`], R18), and before all
+//!   that the log held at the start is durable and counted by the mark.
 //! - A replica that fell behind the truncated log fetches the certified state ([`catch_up`], R14, C12).
 
 mod catch_up;
@@ -41,7 +42,7 @@ use catch_up::CatchUp;
 use copies::Copies;
 use cuts::{Digesting, Diverged, Statements};
 use log::{Entry, Log, Then};
-use memory::{Memory, Verdict};
+use memory::Memory;
 
 /// After how long a client that was told `Busy` should try again.
 const RETRY_AFTER_MS: u32 = 50;
@@ -69,8 +70,8 @@ pub struct Replica<S: Service> {
     session_clock_must_run: bool,
     /// What the core is still to be given, in order.
     queue: VecDeque<Input>,
-    /// What the core asked for at its start, held back until the memory is proven.
-    held_back: Vec<Output>,
+    /// What the core asked for at its start, held back until the replica may speak; none once it does (R18).
+    held_back: Option<Vec<Output>>,
     /// Writes for the state store that this step gathered, and the number of the next.
     state_writes: Writes,
     state_ticket: u64,
@@ -97,15 +98,16 @@ impl<S: Service> Replica<S> {
             Event::Tick => self.tick(now, out),
             Event::Peer { from, message } => self.peer(from, message, out),
             Event::Request(request) => {
-                if self.memory.is_proven() {
+                if self.has_begun() {
                     self.request(request, out);
                 }
             }
             Event::Written { disk: Disk::Log, ticket } => {
                 let released = self.log.written(ticket);
-                if self.log.durable_rows() > self.mark.rows {
-                    self.mark = Mark::new(self.log.durable_rows(), &self.key);
+                if let Some(rows) = self.log.durable_rows().filter(|rows| *rows > self.mark.rows) {
+                    self.mark = self.memory.mark(rows, &self.key);
                 }
+                self.begin(out);
                 released.into_iter().for_each(|then| self.durable(then, out));
             }
             Event::Written { disk: Disk::State, ticket } => self.state_written(ticket, out),
@@ -120,7 +122,7 @@ impl<S: Service> Replica<S> {
     /// Whether the replica can still use such a message: to be asked before its signatures are checked.
     #[must_use]
     pub fn wants(&self, header: &Header) -> bool {
-        self.memory.is_proven() && self.core.wants(header)
+        self.has_begun() && self.core.wants(header)
     }
 
     /// Asserts the invariants of the core and of the glue; for tests and simulations, after every step.
@@ -143,6 +145,9 @@ impl<S: Service> Replica<S> {
 
     /// Gives the core its inputs until there are none, and does what it asks for.
     fn run(&mut self, now: Now, out: &mut Vec<Action>) {
+        if !self.has_begun() {
+            return;
+        }
         let mut outputs = Vec::new();
         while let Some(input) = self.queue.pop_front() {
             self.core.step(now, input, &mut outputs);
@@ -191,9 +196,8 @@ impl<S: Service> Replica<S> {
                 out.push(Action::Send { to: To::One(from), message: self.memory.answer(from, nonce) });
             }
             VerifiedPeer::Memory { nonce, mark } => match self.memory.answered(from, nonce, &mark, &self.key) {
-                Verdict::Wait => {}
-                Verdict::Proven => self.begin(out),
-                Verdict::Amnesia(what) => self.halt(
+                Ok(()) => self.begin(out),
+                Err(what) => self.halt(
                     format!(
                         "this data folder has lost memory (R18): {what}. Restore the newest copy of the folder, or \
                          replace this replica; it must not vote from this one"
@@ -201,8 +205,8 @@ impl<S: Service> Replica<S> {
                     out,
                 ),
             },
-            // Until the memory is proven nothing may be signed, so nothing is taken up: STATUS restores it (R15).
-            _ if !self.memory.is_proven() => {}
+            // Before it begins nothing may be signed, so nothing is taken up: STATUS restores it (R15).
+            _ if !self.has_begun() => {}
             VerifiedPeer::Ordering(message, mark) => {
                 self.memory.note(from, mark);
                 self.ordering(from, message, out);
@@ -251,10 +255,15 @@ impl<S: Service> Replica<S> {
         if is_due {
             self.since_status_ms = 0;
         }
-        if !self.memory.is_proven() {
-            if is_due {
-                out.push(Action::Send { to: To::All, message: self.memory.question() });
+        self.memory.tick(elapsed);
+        self.begin(out);
+        if is_due {
+            // For as long as it runs: proof of lost memory counts at any time (R18).
+            for silent in self.memory.silent() {
+                out.push(Action::Send { to: To::One(silent), message: self.memory.question() });
             }
+        }
+        if !self.has_begun() {
             return;
         }
         if is_due {
@@ -270,9 +279,18 @@ impl<S: Service> Replica<S> {
         self.queue.push_back(Input::Tick);
     }
 
-    /// The memory is proven: what the core asked for at its start leaves now.
+    /// Whether it signs and sends: its memory is proven.
+    fn has_begun(&self) -> bool {
+        self.held_back.is_none()
+    }
+
+    /// What the core asked for at its start leaves once the memory is proven and the log of before is durable and in the
+    /// mark: what is said again out of that log must be remembered like what is said for the first time (R8, R18).
     fn begin(&mut self, out: &mut Vec<Action>) {
-        for output in std::mem::take(&mut self.held_back) {
+        if !self.memory.is_proven() || self.log.durable_rows().is_none() {
+            return;
+        }
+        for output in self.held_back.take().unwrap_or_default() {
             self.carry_out(output, out);
         }
     }

@@ -120,7 +120,7 @@ impl std::error::Error for OpenError {}
 
 impl<S: Service> Replica<S> {
     /// Opens a replica from its two stores. Nothing in them is changed but what unfinished images left behind, once the
-    /// state is checked.
+    /// state is checked. The first action writes and syncs the log, also when it is not the first start.
     ///
     /// # Errors
     ///
@@ -161,7 +161,8 @@ impl<S: Service> Replica<S> {
         let planner_config = PlannerConfig::new(&config.genesis.constants, keyring.quorum(), config.pipeline_slots);
         let (planner, planned) = Planner::new(planner_config, recovered);
         let statements = verified_statements(opened.checkpoints, stable, &keyring)?;
-        let memory = Memory::new(config.me, &keyring, config.nonce, opened.log.next(), opened.marks);
+        let status_period_ms = config.genesis.constants.status_period_ms;
+        let memory = Memory::new(config.me, &keyring, config.nonce, opened.log.next(), opened.heard, status_period_ms);
         let mut replica = Self {
             me: config.me,
             key: config.key,
@@ -181,7 +182,7 @@ impl<S: Service> Replica<S> {
             mark: Mark::default(),
             session_clock_must_run: false,
             queue: VecDeque::new(),
-            held_back,
+            held_back: Some(held_back),
             state_writes: Writes::default(),
             state_ticket: FIRST_TICKET,
             frontiers: BTreeMap::new(),
@@ -205,11 +206,10 @@ impl<S: Service> Replica<S> {
         Ok((replica, out))
     }
 
-    /// The first actions: the identity row at the first start, the question after what was signed (R18).
+    /// The first actions: the question after what was signed, and the identity row, with which all of the log is synced
+    /// (R18).
     fn start(&mut self, out: &mut Vec<Action>) {
-        if self.memory.is_proven() {
-            self.begin(out);
-        } else {
+        if !self.memory.is_proven() {
             out.push(Action::Send { to: polder_consensus::To::All, message: self.memory.question() });
         }
         self.flush(out);

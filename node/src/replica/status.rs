@@ -13,9 +13,10 @@ use super::Replica;
 /// What a replica is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It waits for so many others to say what they remember of it (R18); it signs nothing.
+    /// It waits for others to say what they remember of it (R18); it signs nothing.
     Remembering {
-        /// Answers still missing.
+        /// Answers that it cannot do without and that are still missing. With none missing it waits a moment for those
+        /// who have not answered yet.
         answers_missing: usize,
     },
     /// It orders and executes.
@@ -94,7 +95,7 @@ impl<S: Service> Replica<S> {
         if let Some(why) = &self.halted {
             return Phase::Halted(why.clone());
         }
-        if !self.memory.is_proven() {
+        if !self.has_begun() {
             return Phase::Remembering { answers_missing: self.memory.answers_missing() };
         }
         if let Some(divergence) = self.planner.divergence() {
