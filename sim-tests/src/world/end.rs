@@ -150,12 +150,15 @@ impl World {
         self.healed.iter().filter_map(|id| status(id).map(|status| (*id, status))).collect()
     }
 
-    /// The view that all healed replicas are in, if it has a correct leader whom nobody suspects.
+    /// The view that all healed replicas are in, if it has a correct leader whom none of them suspects, nor has suspected
+    /// in that view: one such SUSPECT and one of a replica that hears nobody are `r+1` (R4).
     fn calm_leader(&self) -> Option<(View, ReplicaId)> {
         let statuses = self.healed_statuses();
         let first = &statuses.first()?.1.core;
         let mut cores = statuses.iter().map(|(_, status)| &status.core);
         let is_calm = cores.all(|core| core.view == first.view && core.entered && !core.suspects);
+        let has_suspected = |id: &ReplicaId| self.hosts[usize::from(id.0)].suspected == Some(first.view);
+        let is_calm = is_calm && !self.healed.iter().any(has_suspected);
         (is_calm && self.healed.contains(&first.leader)).then_some((first.view, first.leader))
     }
 

@@ -8,7 +8,7 @@ use polder_consensus::Message;
 use polder_consensus::Now;
 use polder_executor::FrozenPartition;
 use polder_node::replica::{Action, Event, Replica, VerifiedPeer};
-use polder_types::{ReplicaId, Seq, Timestamp};
+use polder_types::{ReplicaId, Seq, Timestamp, View};
 
 use crate::byzantine::Liar;
 use crate::disk::Disk;
@@ -32,6 +32,8 @@ pub struct Host {
     pub state: Disk,
     /// How its wall clock differs, in milliseconds.
     pub skew_ms: i64,
+    /// The last view whose leader it suspected. Others keep its SUSPECT, though it may have forgotten it in a crash.
+    pub suspected: Option<View>,
     /// When its process started, in microseconds.
     pub started_us: u64,
     /// How long a digest takes, at most.
@@ -102,6 +104,7 @@ impl Host {
             log: Disk::default(),
             state: Disk::default(),
             skew_ms: 0,
+            suspected: None,
             started_us: 0,
             digest_us_max: 5_000,
             paused_until_us: 0,

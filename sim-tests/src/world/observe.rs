@@ -81,6 +81,9 @@ impl World {
         replica.check();
         let status = replica.status();
         let me = self.hosts[host].id;
+        if status.core.suspects {
+            self.hosts[host].suspected = Some(status.core.view);
+        }
         let cursor = self.checkers.agreement.cursor(me);
         if status.executed != cursor {
             if status.executed < cursor || !self.genesis.constants.is_cut(status.executed) {
