@@ -203,6 +203,11 @@ impl Log {
         }
     }
 
+    /// Whether what is written next is synced.
+    pub(super) fn will_sync(&self) -> bool {
+        self.sync
+    }
+
     /// Whether anything waits to be written.
     pub(super) fn has_writes(&self) -> bool {
         !self.writes.is_empty()

@@ -297,7 +297,10 @@ impl<S: Service> Replica<S> {
 
     fn flush(&mut self, out: &mut Vec<Action>) {
         if self.log.has_writes() {
-            self.memory.write_changed(&mut self.log);
+            // What was heard last must become durable: it never rides with a write that is not synced (R18).
+            if self.log.will_sync() {
+                self.memory.write_changed(&mut self.log);
+            }
             self.log.flush(out);
         }
         self.flush_state(polder_checkpoint::Durability::Lazy, out);
