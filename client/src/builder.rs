@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use polder_transport::{Config, Endpoint, Limits, Wiring};
-use polder_types::{Application, ClientId, ClusterFile, Quorum, Request, SigningKey};
+use polder_types::{Application, ClientId, ClusterFile, Quorum, ReplicaId, Request, SigningKey};
 
 use crate::courier::Patience;
 use crate::driver::{self, Start};
@@ -168,10 +168,15 @@ impl Builder {
         Ok(self.resumable(handle, state))
     }
 
-    /// Checks the cluster file and opens the socket.
+    /// Checks the cluster file and the key, and opens the socket.
     pub(crate) fn prepare(&mut self) -> Result<(Quorum, Endpoint), ConnectError> {
         let genesis = self.cluster.genesis();
         let keyring = genesis.check().map_err(|error| ConnectError::ClusterFile(error.to_string()))?;
+        let own = self.key.public();
+        let replica = (0..=u8::MAX).zip(&self.cluster.replicas).find(|(_, replica)| replica.identity == own);
+        if let Some((replica, _)) = replica {
+            return Err(ConnectError::ReplicaKey(ReplicaId(replica)));
+        }
         let local = |error: &dyn fmt::Display| ConnectError::Local(error.to_string());
         let wiring = match self.wiring.take() {
             Some(wiring) => wiring,

@@ -9,6 +9,12 @@ pub enum ConnectError {
     /// The cluster file describes a cluster that cannot be.
     #[error("the cluster file is wrong: {0}")]
     ClusterFile(String),
+    /// The key is a replica's: replicas take whoever has it for that replica.
+    #[error(
+        "this key is the identity of {0}, and replicas would take this client for it: a client needs a key of its own \
+         (keygen makes one)"
+    )]
+    ReplicaKey(ReplicaId),
     /// No socket could be bound, or there is no randomness.
     #[error("this machine does not let the client start: {0}")]
     Local(String),

@@ -31,6 +31,15 @@ async fn commands_are_executed_in_a_session_that_is_closed_at_the_end() {
 }
 
 #[tokio::test]
+async fn a_replicas_key_is_refused_before_anything_is_sent() {
+    let cluster = Cluster::start();
+    let builder = Builder::new(cluster.file.clone(), fake::identity(2));
+    let refused = builder.connect::<Counter>().await.map(|_| ()).unwrap_err();
+    assert!(matches!(refused, ConnectError::ReplicaKey(ReplicaId(2))), "{refused}");
+    assert!(refused.to_string().contains("a key of its own"), "{refused}");
+}
+
+#[tokio::test]
 async fn many_callers_share_few_requests_and_each_gets_its_own_reply() {
     const CALLERS: u64 = 500;
     let cluster = Cluster::start();

@@ -66,7 +66,7 @@ pub(crate) struct Cluster {
     endpoints: Vec<Endpoint>,
 }
 
-fn identity(replica: u8) -> SigningKey {
+pub(crate) fn identity(replica: u8) -> SigningKey {
     SigningKey::from_seed(&[replica + 1; 32])
 }
 
