@@ -194,6 +194,10 @@ fn explain(path: &Path, error: &figment::Error) -> ConfigError {
         figment::error::Kind::MissingField(key) => {
             ConfigError::Node { path, why: format!("the key `{key}` is missing; configs/node.toml says what it means") }
         }
+        // By figment's words a key is below its profile: `default.replica`.
+        kind if !error.path.is_empty() => {
+            ConfigError::Node { path, why: format!("the key `{}`: {kind}", error.path.join(".")) }
+        }
         _ => ConfigError::Node { path, why: error.to_string() },
     }
 }
@@ -263,6 +267,17 @@ fn verify_threads(asked: usize) -> usize {
     if asked == 0 { (processors / 2).max(1) } else { asked.min(256) }
 }
 
+/// The environment variables that set nothing but are nearly the name of a key, each with the name that was probably
+/// meant. Other variables with Polder's prefix are other programs' business.
+pub fn misspelt_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
+    let meant = |name: &str| {
+        let key = name.strip_prefix(ENV_PREFIX)?.to_ascii_lowercase();
+        let key = closest(&key, &NodeFile::KEYS).filter(|meant| *meant != key)?;
+        Some(format!("{ENV_PREFIX}{}", key.to_ascii_uppercase()))
+    };
+    names.filter_map(|name| meant(&name).map(|meant| (name, meant))).collect()
+}
+
 /// The known word nearest to `word`, when it is near enough to have been meant.
 #[must_use]
 pub fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
@@ -330,6 +345,21 @@ mod tests {
         let error = read(&path, no_environment()).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains("the key `listen` is missing"), "{error}");
         Ok(())
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_named_by_its_key() -> Outcome {
+        let (_folder, path) = in_a_file("replica = \"0\"\nlisten = \"127.0.0.1:1\"\n")?;
+        let error = read(&path, no_environment()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains(": the key `replica`: ") && !error.contains("default"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_found_and_others_are_left_alone() {
+        let names = ["POLDER_DATADIR", "POLDER_DATA_DIR", "POLDER_CLUSTER", "POLDER_BIN", "DATA_DIRS"];
+        let found = misspelt_variables(names.into_iter().map(str::to_owned));
+        assert_eq!(found, [("POLDER_DATADIR".to_owned(), "POLDER_DATA_DIR".to_owned())]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The identity file `data/identity`: the part of the proof of memory (R18) that a file can give.
 //!
 //! An empty disk must never look like genesis: a replica that forgot what it had promised would promise otherwise. So
-//! `testnet` or `keygen` *arms* a data folder once; its first start *disarms* it, durably, before the replica says a
-//! word; and a disarmed folder without a log is refused. What a file cannot show, a folder rolled back as a whole, the
-//! replica asks its peers (MEMORY?).
+//! `testnet` *arms* a data folder once; its first start *disarms* it, durably, before the replica says a word; and a
+//! disarmed folder without a log is refused. While it is armed, nothing was promised in any cluster, and the genesis may
+//! still be edited. What a file cannot show, a folder rolled back as a whole, the replica asks its peers (MEMORY?).
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{FileError, Readers, read_text, write_durably};
 use crate::replica::Start;
+
+/// What is left to do when a replica's memory is gone: nothing replaces a member yet.
+const LOST: &str = "The members of a cluster are fixed in this version: it goes on without this replica, as long as no \
+                    more fail than it tolerates. To have all of them again, export the data from the others and import \
+                    them into a new cluster (export, testnet, import)";
 
 /// What `data/identity` holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,16 +39,31 @@ pub enum IdentityError {
     /// There is no identity file.
     #[error(
         "{path}: there is no identity file, so this data folder is empty, wiped or not this replica's. A replica that \
-         lost its data must not vote again as if it had promised nothing. If the folder was moved, set data_dir; if \
-         the data is lost, this replica must be replaced under new keys (the others go on without it)"
+         lost its data must not vote again as if it had promised nothing. If the folder was moved, set data_dir. {}",
+        LOST
     )]
     Missing {
         /// The file looked for.
         path: PathBuf,
     },
-    /// It is of another cluster, replica or key.
+    /// It is this replica's, of another cluster: the genesis was edited too late.
     #[error(
-        "{path}: this data folder belongs to {found}, but the configuration is of {expected}. Set data_dir to this replica's own folder; never copy one replica's folder to another"
+        "{path}: cluster.toml was changed after the first start of this replica: its data are of cluster {found}, the \
+         file now describes cluster {expected}. All but the addresses is fixed at the first start. Put the old \
+         cluster.toml back, or make a new cluster (testnet)"
+    )]
+    ClusterChanged {
+        /// The file.
+        path: PathBuf,
+        /// The beginning of the id of the cluster that it was started in.
+        found: String,
+        /// That of the cluster that is configured.
+        expected: String,
+    },
+    /// It is of another replica or key.
+    #[error(
+        "{path}: this data folder belongs to {found}, but the configuration is of {expected}. Set data_dir to this \
+         replica's own folder; never copy one replica's folder to another"
     )]
     Foreign {
         /// The file.
@@ -56,8 +76,8 @@ pub enum IdentityError {
     /// The replica was started before, but its log is gone, or emptied.
     #[error(
         "{path}: this replica was started before, but its ordering log is gone: its memory of what it signed is lost. \
-         Put the log back if it was moved; otherwise this replica must be replaced under new keys (the others go on \
-         without it)"
+         Put the log back if it was moved. {}",
+        LOST
     )]
     MemoryLost {
         /// The identity file.
@@ -66,8 +86,8 @@ pub enum IdentityError {
     /// The replica was started before, but its state is gone, or emptied.
     #[error(
         "{path}: this replica was started before, but its state is gone, and what its log has forgotten was in it. Put \
-         the folder back if it was moved; otherwise this replica must be replaced under new keys (the others go on \
-         without it)"
+         the folder back if it was moved. {}",
+        LOST
     )]
     StateLost {
         /// The folder looked for.
@@ -86,6 +106,8 @@ pub enum IdentityError {
 pub struct IdentityFile {
     path: PathBuf,
     identity: Identity,
+    /// The cluster that is configured. Another than the file's only while that is armed: the genesis was edited.
+    cluster: String,
 }
 
 impl IdentityFile {
@@ -110,7 +132,8 @@ impl IdentityFile {
         Identity { cluster: hex(cluster), replica: replica.0, signing, armed: true }.write(&path)
     }
 
-    /// Reads the identity of a data folder and checks whose it is. To be called before any store in it is opened.
+    /// Reads the identity of a data folder and checks whose it is. To be called before any store in it is opened. An
+    /// armed one may be of another cluster with the same replica and key: [`IdentityFile::start`] arms it for this one.
     ///
     /// # Errors
     ///
@@ -127,11 +150,22 @@ impl IdentityFile {
         }
         let identity: Identity = toml::from_str(&read_text(&path)?)
             .map_err(|error| FileError::Content { path: path.clone(), why: error.to_string().trim_end().to_owned() })?;
-        let expected = Identity { cluster: hex(cluster), replica: replica.0, signing, armed: identity.armed };
-        if identity != expected {
+        let cluster = hex(cluster);
+        if (identity.replica, identity.signing) != (replica.0, signing) {
+            let expected = Identity { cluster, replica: replica.0, signing, armed: identity.armed };
             return Err(IdentityError::Foreign { path, found: identity.words(), expected: expected.words() });
         }
-        Ok(Self { path, identity })
+        let file = Self { path, identity, cluster };
+        if file.identity.armed || !file.is_of_another_cluster() { Ok(file) } else { Err(file.cluster_changed()) }
+    }
+
+    fn is_of_another_cluster(&self) -> bool {
+        self.identity.cluster != self.cluster
+    }
+
+    fn cluster_changed(&self) -> IdentityError {
+        let (path, found, expected) = (self.path.clone(), short(&self.identity.cluster), short(&self.cluster));
+        IdentityError::ClusterChanged { path, found: found.to_owned(), expected: expected.to_owned() }
     }
 
     /// Whether the stores may be created: only before the first start.
@@ -171,14 +205,23 @@ impl IdentityFile {
     }
 
     /// How the replica starts, by this file and the log beside it. An armed folder with a log was started and crashed
-    /// before it was disarmed, when nothing had left it: its log is its memory.
+    /// before it was disarmed, when nothing had left it: its log is its memory. One without is armed, durably, for the
+    /// cluster that is configured now.
     ///
     /// # Errors
     ///
-    /// [`IdentityError::MemoryLost`] when the folder is disarmed and the log empty.
-    pub fn start(&self, log: &dyn Store) -> Result<Start, IdentityError> {
+    /// [`IdentityError::MemoryLost`] when the folder is disarmed and the log empty, and
+    /// [`IdentityError::ClusterChanged`] when the log was begun in another cluster.
+    pub fn start(&mut self, log: &dyn Store) -> Result<Start, IdentityError> {
         match (self.identity.armed, is_empty(log)?) {
-            (true, true) => Ok(Start::Genesis),
+            (true, true) => {
+                if self.is_of_another_cluster() {
+                    self.identity.cluster.clone_from(&self.cluster);
+                    self.identity.write(&self.path)?;
+                }
+                Ok(Start::Genesis)
+            }
+            (_, false) if self.is_of_another_cluster() => Err(self.cluster_changed()),
             (_, false) => Ok(Start::Memory),
             (false, true) => Err(IdentityError::MemoryLost { path: self.path.clone() }),
         }
@@ -211,9 +254,14 @@ impl Identity {
     }
 
     fn words(&self) -> String {
-        let short = self.cluster.get(..8).unwrap_or(&self.cluster);
-        format!("replica {} of cluster {short} with signing key {}", self.replica, self.signing)
+        let cluster = short(&self.cluster);
+        format!("replica {} of cluster {cluster} with signing key {}", self.replica, self.signing)
     }
+}
+
+/// The beginning of a cluster id, as people compare it.
+fn short(cluster: &str) -> &str {
+    cluster.get(..8).unwrap_or(cluster)
 }
 
 fn hex(cluster: ClusterId) -> String {
@@ -244,6 +292,7 @@ mod tests {
     type Outcome = Result<(), Box<dyn std::error::Error>>;
 
     const CLUSTER: ClusterId = ClusterId(Digest([7; 32]));
+    const EDITED: ClusterId = ClusterId(Digest([8; 32]));
 
     fn key(seed: u8) -> PublicKey {
         SigningKey::from_seed(&[seed; 32]).public()
@@ -274,7 +323,7 @@ mod tests {
         assert_eq!(identity.start(&MemStore::default())?, Start::Genesis);
         identity.disarm()?;
 
-        let identity = IdentityFile::open(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        let mut identity = IdentityFile::open(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
         assert!(!identity.may_create());
         assert!(matches!(identity.start(&MemStore::default()), Err(IdentityError::MemoryLost { .. })));
         assert_eq!(identity.start(&log_with_a_row()?)?, Start::Memory);
@@ -305,21 +354,56 @@ mod tests {
     fn r18_a_crash_between_the_first_row_and_the_disarming_starts_from_memory() -> Outcome {
         let folder = tempfile::tempdir()?;
         IdentityFile::arm(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
-        let identity = IdentityFile::open(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        let mut identity = IdentityFile::open(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
         assert_eq!(identity.start(&log_with_a_row()?)?, Start::Memory);
         Ok(())
     }
 
     #[test]
-    fn r18_a_folder_of_another_replica_cluster_or_key_is_refused_in_words() -> Outcome {
+    fn r18_a_folder_of_another_replica_or_key_is_refused_in_words() -> Outcome {
         let folder = tempfile::tempdir()?;
         IdentityFile::arm(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
-        for (cluster, replica, signing) in
-            [(ClusterId(Digest([8; 32])), 0, key(1)), (CLUSTER, 1, key(1)), (CLUSTER, 0, key(2))]
-        {
+        for (cluster, replica, signing) in [(CLUSTER, 1, key(1)), (CLUSTER, 0, key(2)), (EDITED, 0, key(2))] {
             let error = IdentityFile::open(folder.path(), cluster, ReplicaId(replica), signing).err();
             assert!(error.is_some_and(|error| error.to_string().contains("belongs to replica 0 of cluster 07070707")));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn r18_the_genesis_may_be_edited_until_the_first_start_and_not_after_it() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        IdentityFile::arm(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        let mut identity = IdentityFile::open(folder.path(), EDITED, ReplicaId(0), key(1))?;
+        assert_eq!(identity.start(&MemStore::default())?, Start::Genesis);
+        let mut identity = IdentityFile::open(folder.path(), EDITED, ReplicaId(0), key(1))?;
+        assert!(!identity.is_of_another_cluster(), "armed durably for the edited one");
+        identity.disarm()?;
+
+        let error = IdentityFile::open(folder.path(), CLUSTER, ReplicaId(0), key(1)).err();
+        assert!(error.is_some_and(|error| {
+            let words = error.to_string();
+            words.contains("changed after the first start") && words.contains("of cluster 08080808")
+        }));
+        IdentityFile::open(folder.path(), EDITED, ReplicaId(0), key(1))?;
+        Ok(())
+    }
+
+    #[test]
+    fn r18_a_log_begun_in_another_cluster_is_refused_though_the_folder_is_armed() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        IdentityFile::arm(folder.path(), CLUSTER, ReplicaId(0), key(1))?;
+        let mut identity = IdentityFile::open(folder.path(), EDITED, ReplicaId(0), key(1))?;
+        assert!(matches!(identity.start(&log_with_a_row()?), Err(IdentityError::ClusterChanged { .. })));
+        Ok(())
+    }
+
+    #[test]
+    fn a_lost_folder_is_told_what_can_be_done_in_this_version() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        let error = IdentityFile::open(folder.path(), CLUSTER, ReplicaId(0), key(1)).err();
+        let words = error.map(|error| error.to_string()).unwrap_or_default();
+        assert!(words.contains("fixed in this version") && words.contains("export"), "{words}");
         Ok(())
     }
 

@@ -51,21 +51,26 @@ struct Cluster {
 
 impl Cluster {
     fn start(name: &str) -> Self {
+        let mut cluster = Self::prepare(name, &[]);
+        (0..REPLICAS).for_each(|replica| cluster.restart(replica));
+        cluster.wait("a leader", |status| leader(status).is_some());
+        cluster
+    }
+
+    /// The files of a cluster, of which no replica runs yet.
+    fn prepare(name: &str, testnet: &[&str]) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = std::env::temp_dir().join(format!("polder-{name}-{}", std::process::id()));
         let _absent = fs::remove_dir_all(&folder);
         let port = free_ports().to_string();
         let folder_argument = folder.to_str().expect("a printable temporary folder");
-        succeed(Command::new(binary()).args(["testnet", "--replicas", "4", "--fault-model", "byzantine"]).args([
-            "--dir",
-            folder_argument,
-            "--base-port",
-            &port,
-        ]));
-        let mut cluster = Self { folder, nodes: (0..REPLICAS).map(|_| None).collect(), _turn: turn };
-        (0..REPLICAS).for_each(|replica| cluster.restart(replica));
-        cluster.wait("a leader", |status| leader(status).is_some());
-        cluster
+        succeed(
+            Command::new(binary())
+                .args(["testnet", "--replicas", "4", "--fault-model", "byzantine"])
+                .args(["--dir", folder_argument, "--base-port", &port])
+                .args(testnet),
+        );
+        Self { folder, nodes: (0..REPLICAS).map(|_| None).collect(), _turn: turn }
     }
 
     fn restart(&mut self, replica: usize) {
@@ -157,6 +162,66 @@ impl Drop for Cluster {
             }
         }
         let _absent = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// `cluster`: one process, whose children the replicas are.
+struct Parent {
+    cluster: Cluster,
+    process: Child,
+}
+
+impl Parent {
+    fn start(name: &str, testnet: &[&str]) -> Self {
+        let cluster = Cluster::prepare(name, testnet);
+        let log = File::create(cluster.folder.join("node-0/output")).expect("a log file");
+        let process = Command::new(binary())
+            .args(["cluster", "--dir"])
+            .arg(&cluster.folder)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the binary starts");
+        Self { cluster, process }
+    }
+
+    fn children(&self) -> Vec<u32> {
+        let parent = self.process.id().to_string();
+        let processes =
+            fs::read_dir("/proc").expect("Linux").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let pids = processes.filter_map(|name| name.parse().ok());
+        pids.filter(|pid| field(*pid, "PPid:").is_some_and(|found| found == parent)).collect()
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _status = self.process.wait();
+    }
+}
+
+/// A field of a process's status; none when the process is gone.
+fn field(pid: u32, name: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next().map(str::to_owned)
+}
+
+/// Whether a process still runs; one that nobody has reaped does not.
+fn runs(pid: u32) -> bool {
+    field(pid, "State:").is_some_and(|state| state != "Z")
+}
+
+fn terminate(pid: u32) {
+    succeed(Command::new("kill").args(["-TERM", &pid.to_string()]));
+}
+
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "no {what}");
+        std::thread::yield_now();
     }
 }
 
@@ -345,4 +410,61 @@ fn the_shell_sees_exit_statuses() {
     assert_eq!(kv(&["delete", "tide"]).0, Some(0));
     assert_eq!(kv(&["delete", "tide"]).0, Some(1));
     assert_eq!(kv(&["frobnicate"]).0, Some(2));
+}
+
+#[test]
+fn replicas_end_with_their_parent_however_it_ends() {
+    for is_killed in [true, false] {
+        let mut parent = Parent::start("orphans", &[]);
+        parent.cluster.wait("a leader", |status| leader(status).is_some());
+        let replicas = parent.children();
+        assert_eq!(replicas.len(), REPLICAS);
+        if is_killed {
+            parent.process.kill().expect("it can be killed");
+        } else {
+            terminate(parent.process.id());
+        }
+        let status = parent.process.wait().expect("it can be waited for");
+        assert_eq!(status.code(), if is_killed { None } else { Some(0) });
+        wait_until("end of the replicas", || !replicas.iter().copied().any(runs));
+    }
+}
+
+#[test]
+fn a_replica_that_is_asked_to_end_while_it_starts_ends_well() {
+    let mut cluster = Cluster::prepare("asked", &[]);
+    cluster.restart(0);
+    let output = cluster.folder.join("node-0/output");
+    wait_until("start", || fs::read_to_string(&output).is_ok_and(|text| text.contains("recovering")));
+    let mut node = cluster.nodes[0].take().expect("a running replica");
+    terminate(node.id());
+    assert_eq!(node.wait().expect("it can be waited for").code(), Some(0));
+}
+
+#[test]
+fn who_may_write_is_edited_before_the_first_start_and_fixed_after_it() {
+    let mut cluster = Cluster::prepare("edited", &[]);
+    let file = cluster.folder.join("cluster.toml");
+    let open = fs::read_to_string(&file).expect("a cluster file");
+    let alice = cluster.folder.join("alice.key");
+    let key = succeed(Command::new(binary()).args(["keygen", "--out"]).arg(&alice)).stdout;
+    let key = String::from_utf8(key).expect("hexadecimal digits");
+    let listed = format!("open = false\n\n[[clients.keys]]\nkey = \"{}\"\nrole = \"write\"\n", key.trim());
+    let edited = open.replace("open = true\n", &listed).replace("keys = []\n", "");
+    assert_ne!(edited, open);
+    fs::write(&file, edited).expect("a cluster file");
+
+    (0..REPLICAS).for_each(|replica| cluster.restart(replica));
+    let put = |arguments: &[&str]| cluster.command("kv").args(arguments).args(["put", "lamp", "on"]).output();
+    let put = |arguments: &[&str]| put(arguments).expect("the binary starts").status.code();
+    assert_eq!(put(&["--key", alice.to_str().expect("a printable path")]), Some(0));
+    assert_eq!(put(&[]), Some(2), "client.key is not listed");
+
+    cluster.kill(0);
+    fs::write(&file, open).expect("a cluster file");
+    let node = cluster.folder.join("node-0/node.toml");
+    let refused = Command::new(binary()).args(["node", "--config"]).arg(node).output().expect("the binary starts");
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{words}");
+    assert!(words.contains("changed after the first start"), "{words}");
 }

@@ -5,9 +5,8 @@ use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 
 /// How long a replica that was asked to end may take before it is killed.
@@ -19,22 +18,23 @@ const GRACE: Duration = Duration::from_secs(10);
   polder testnet --replicas 4 --dir net
   polder cluster --dir net
 
-Runs until Ctrl-C or SIGTERM. A replica that ends by itself is reported, and not started again.")]
+Runs until Ctrl-C or SIGTERM. If it is killed, its replicas end too. A replica that ends by itself is reported, and not started again.")]
 pub(super) struct ClusterVerb {
-    /// The folder that `polder testnet` made
+    /// The folder that testnet made
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
 }
 
 impl ClusterVerb {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let mut ending = super::Ending::install(false)?;
         let configs = node_configs(&self.dir)?;
         let program = std::env::current_exe().context("the path of this program")?;
         let mut replicas = JoinSet::new();
-        let mut pids = Vec::new();
+        let mut pipes: Vec<ChildStdin> = Vec::new();
         for (replica, config) in configs.iter().enumerate() {
             let mut child = spawn(&program, config)?;
-            pids.extend(child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)));
+            pipes.extend(child.stdin.take());
             let outs = (child.stdout.take(), child.stderr.take());
             replicas.spawn(attend(replica, child, outs));
         }
@@ -42,14 +42,12 @@ impl ClusterVerb {
         let mut has_failed = false;
         tokio::select! {
             biased;
-            asked = super::asked_to_end() => asked?,
+            () = ending.asked() => {}
             // Goes on until none is left.
             () = report_ends(&mut replicas, &mut has_failed) => bail!("all replicas have ended"),
         }
-        for pid in pids {
-            // One that has ended already needs no signal.
-            let _gone = kill_process(pid, Signal::TERM);
-        }
+        // The end of its standard input asks a replica to end.
+        drop(pipes);
         let all_ended = tokio::time::timeout(GRACE, report_ends(&mut replicas, &mut has_failed)).await;
         if all_ended.is_err() {
             // Dropping them kills them.
@@ -64,16 +62,18 @@ fn node_configs(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let config = |replica: usize| dir.join(format!("node-{replica}")).join("node.toml");
     let configs: Vec<PathBuf> = (0..).map(config).take_while(|config| config.exists()).collect();
     if configs.is_empty() {
-        bail!("{} does not exist: make a testnet first (polder testnet --dir {})", config(0).display(), dir.display());
+        let (first, dir, program) = (config(0), dir.display(), super::program());
+        bail!("{} does not exist: make a testnet first ({program} testnet --dir {dir})", first.display());
     }
     Ok(configs)
 }
 
 fn spawn(program: &Path, config: &Path) -> anyhow::Result<Child> {
     let child = Command::new(program)
-        .args(["node", "--config"])
+        .args(["node", "--end-with-stdin", "--config"])
         .arg(config)
-        .stdin(Stdio::null())
+        // Held by this process alone: however it ends, the replica reads the end of it, and ends too.
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         // In a group of its own, so that Ctrl-C reaches this process alone, which ends the others.

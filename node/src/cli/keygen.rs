@@ -11,9 +11,11 @@ use crate::files::write_key;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   polder keygen --out alice.key
-  polder kv --cluster net/cluster.toml --key alice.key get lamp
+  polder testnet --closed --client-key KEY_THAT_IT_PRINTED --dir net
+  polder status --cluster net/cluster.toml --key alice.key
 
-The printed public key goes into [[clients.keys]] of the cluster file, unless that file says clients.open = true.")]
+With clients.open = true in the cluster file any key may write. Otherwise the printed public key must be in its
+[[clients.keys]] before the first start, on all replicas: who may write is fixed then.")]
 pub(super) struct Keygen {
     /// Where to write the secret key; must not exist
     #[arg(long, value_name = "FILE")]

@@ -22,15 +22,28 @@ mod node;
 mod status;
 mod testnet;
 
+use std::ffi::OsString;
 use std::future::Future;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{ArgMatches, Command, FromArgMatches as _, Subcommand};
 use polder_executor::Service;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Exit status 2: an error.
 const ERROR: u8 = 2;
+/// How long work that cannot be interrupted (a recovery, a read of standard input) may hold up the end of the process.
+const BLOCKING_MAX: Duration = Duration::from_secs(1);
+/// What the verbs' help calls the program; [`speak_as`] puts its own name there.
+const NAME: &str = "polder";
 
 type Running = Pin<Box<dyn Future<Output = anyhow::Result<ExitCode>>>>;
 type Start = Box<dyn FnOnce(&ArgMatches) -> anyhow::Result<Running>>;
@@ -40,6 +53,7 @@ pub struct ExtraVerbs {
     augment: fn(Command) -> Command,
     has: fn(&str) -> bool,
     run: Start,
+    examples: &'static [&'static str],
 }
 
 impl ExtraVerbs {
@@ -47,7 +61,7 @@ impl ExtraVerbs {
     #[must_use]
     pub fn none() -> Self {
         let run = |_: &ArgMatches| anyhow::bail!("there is no such verb");
-        Self { augment: |command| command, has: |_| false, run: Box::new(run) }
+        Self { augment: |command| command, has: |_| false, run: Box::new(run), examples: &[] }
     }
 
     /// The verbs of a clap enum, and how one is run. What it returns is the exit status; an error is printed on standard
@@ -62,7 +76,14 @@ impl ExtraVerbs {
             let verb = V::from_arg_matches(matches)?;
             Ok(Box::pin(run(verb)) as Running)
         };
-        Self { augment: V::augment_subcommands, has: V::has_subcommand, run: Box::new(run) }
+        Self { augment: V::augment_subcommands, has: V::has_subcommand, run: Box::new(run), examples: &[] }
+    }
+
+    /// Adds examples to the binary's help, before the generic ones: what is typed after its name.
+    #[must_use]
+    pub fn examples(mut self, examples: &'static [&'static str]) -> Self {
+        self.examples = examples;
+        self
     }
 }
 
@@ -85,21 +106,57 @@ enum Verb {
 /// mismatch, 2 error, 3 outcome unknown.
 #[must_use]
 pub fn run<S: Service + Default>(extra: ExtraVerbs) -> ExitCode {
-    let command = Command::new("polder")
+    let name = program();
+    let matches = command(&name, &extra).get_matches();
+    let outcome = runtime().and_then(|runtime| {
+        let outcome = runtime.block_on(dispatch::<S>(&matches, extra));
+        runtime.shutdown_timeout(BLOCKING_MAX);
+        outcome
+    });
+    outcome.unwrap_or_else(|error| {
+        // Whoever read standard error may be gone.
+        let _unread = writeln!(std::io::stderr(), "{name}: {error:#}");
+        ExitCode::from(ERROR)
+    })
+}
+
+/// The name by which this program was called.
+fn program() -> String {
+    name_of(std::env::args_os().next())
+}
+
+fn name_of(called: Option<OsString>) -> String {
+    let name = called.as_deref().map(Path::new).and_then(Path::file_stem).and_then(|name| name.to_str());
+    name.filter(|name| !name.is_empty()).unwrap_or(NAME).to_owned()
+}
+
+/// The command line of a program with this name.
+fn command(name: &str, extra: &ExtraVerbs) -> Command {
+    let generic = ["testnet --replicas 4 --fault-model byzantine --dir net", "cluster --dir net"];
+    let generic = generic.into_iter().chain(["status --cluster net/cluster.toml"]);
+    let examples: String =
+        extra.examples.iter().copied().chain(generic).map(|example| format!("\n  {name} {example}")).collect();
+    let command = speak_as(name, Verb::augment_subcommands(Command::new(NAME)));
+    (extra.augment)(command)
+        .display_name(name)
+        .bin_name(name)
+        // After the verbs, whose enums have words of their own.
         .about("A replicated state machine that stays right when members crash or lie")
+        .long_about(None)
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .after_help(
-            "Examples:\n  polder demo\n  polder testnet --replicas 4 --fault-model byzantine --dir net\n  \
-             polder cluster --dir net\n  polder status --cluster net/cluster.toml",
-        );
-    let command = (extra.augment)(Verb::augment_subcommands(command));
-    let matches = command.get_matches();
-    let outcome = runtime().and_then(|runtime| runtime.block_on(dispatch::<S>(&matches, extra)));
-    outcome.unwrap_or_else(|error| {
-        eprintln!("polder: {error:#}");
-        ExitCode::from(ERROR)
+        .after_help(format!("Examples:{examples}"))
+}
+
+/// Puts the program's name into the help of the generic verbs.
+fn speak_as(name: &str, command: Command) -> Command {
+    let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    verbs.into_iter().fold(command, |command, verb| {
+        command.mut_subcommand(verb, |verb| {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            verb.after_help(help.replace(&format!("{NAME} "), &format!("{name} ")))
+        })
     })
 }
 
@@ -122,16 +179,43 @@ async fn dispatch<S: Service + Default>(matches: &ArgMatches, extra: ExtraVerbs)
     }
 }
 
-/// Waits until somebody asks this process to end: Ctrl-C or SIGTERM.
-async fn asked_to_end() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        biased;
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// What asks this process to end: Ctrl-C, SIGTERM, and the end of a parent that holds the other end of standard input.
+struct Ending {
+    interrupt: Signal,
+    terminate: Signal,
+    parent: Option<pipe::Receiver>,
+}
+
+impl Ending {
+    /// From here on nothing of it ends the process by itself, and nothing is missed.
+    fn install(with_parent: bool) -> anyhow::Result<Self> {
+        let parent = with_parent.then(|| -> std::io::Result<_> {
+            pipe::Receiver::from_owned_fd(std::io::stdin().as_fd().try_clone_to_owned()?)
+        });
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            parent: parent.transpose().context("standard input is no pipe that can be waited for")?,
+        })
     }
-    Ok(())
+
+    /// Waits until somebody asks. Cancel safe.
+    async fn asked(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            () = end_of(self.parent.as_mut()) => {}
+        }
+    }
+}
+
+/// Reads a pipe to its end; none never ends.
+async fn end_of(pipe: Option<&mut pipe::Receiver>) {
+    let Some(pipe) = pipe else { return std::future::pending().await };
+    let mut said = [0; 64];
+    // A pipe that cannot be read has no writer that could be waited for.
+    while pipe.read(&mut said).await.is_ok_and(|bytes| bytes > 0) {}
 }
 
 /// 32 random bytes from the operating system, for a key.
@@ -139,4 +223,38 @@ fn random_key() -> anyhow::Result<polder_types::SigningKey> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)?;
     Ok(polder_types::SigningKey::from_seed(&seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_speaks_of_the_program_by_its_own_name() {
+        let mut command = command("counter", &ExtraVerbs::none().examples(&["count"]));
+        let mut texts = vec![command.render_long_help().to_string(), command.render_version()];
+        assert!(
+            texts.iter().all(|text| text.starts_with("A replicated state machine") || text.starts_with("counter "))
+        );
+        assert!(texts.iter().any(|text| text.contains("  counter count\n  counter testnet ")));
+        command.build();
+        texts.extend(command.get_subcommands_mut().map(|verb| verb.render_long_help().to_string()));
+        for text in texts {
+            assert!(!text.contains("polder "), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_name_is_that_of_the_file_that_was_called() {
+        assert_eq!(name_of(Some("target/release/counter".into())), "counter");
+        assert_eq!(name_of(None), "polder");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_parent_is_heard() -> std::io::Result<()> {
+        let (parent, mut child) = pipe::pipe()?;
+        drop(parent);
+        end_of(Some(&mut child)).await;
+        Ok(())
+    }
 }

@@ -11,10 +11,11 @@ use polder_transport::Wiring;
 use polder_types::Timestamp;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{DurabilityMode, LoadedConfig, load};
+use crate::admin::{self, Admin};
+use crate::config::{DurabilityMode, LoadedConfig, load, misspelt_variables};
 use crate::identity::IdentityFile;
 use crate::store::{RocksOptions, RocksStore};
-use crate::{Node, NodeConfig, Stores, Threads, admin};
+use crate::{Node, NodeConfig, Stores, Threads};
 
 /// Runs one replica
 #[derive(Debug, clap::Args)]
@@ -27,36 +28,53 @@ pub(super) struct NodeVerb {
     /// The replica's node.toml
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// End when standard input does: for a parent that holds the other end of it
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
 }
 
 impl NodeVerb {
     pub(super) async fn run<S: Service + Default>(self) -> anyhow::Result<ExitCode> {
-        let config = load(&self.config)?;
+        // Before anything that takes time: who asks meanwhile is heard.
+        let mut ending = super::Ending::install(self.end_with_stdin)?;
+        let config = Arc::new(load(&self.config)?);
         start_log(&config.log)?;
-        let mut identity =
+        let identity =
             IdentityFile::open(&config.data_dir, config.genesis.cluster(), config.me, config.signing.public())?;
         identity.check_folders()?;
-        let stores = open_stores(&config.data_dir, identity.may_create(), config.durability)?;
-        let start = identity.start(stores.log.as_ref())?;
         warn(&config);
         let wiring = Wiring::real(config.listen).with_context(|| {
             format!("{} cannot be listened on (listen in {})", config.listen, self.config.display())
         })?;
-        let admin = match config.admin_listen {
-            Some(address) => Some(admin::bind(address).await.with_context(|| {
-                format!("{address} cannot be listened on (admin_listen in {})", self.config.display())
-            })?),
+        let admin = Admin::default();
+        let serving = match config.admin_listen {
+            Some(address) => {
+                let listener = admin::bind(address).await.with_context(|| {
+                    format!("{address} cannot be listened on (admin_listen in {})", self.config.display())
+                })?;
+                Some(tokio::spawn(admin::serve(listener, admin.clone())))
+            }
             None => None,
         };
-        let mut node =
-            Node::start(&node_config(&config, start)?, Arc::new(S::default()), wiring, stores, || identity.disarm())?;
-        tracing::info!(replica = %config.me, cluster = %config.genesis.cluster(), address = %node.address(), ?start, "started");
-        let serving = admin.map(|listener| tokio::spawn(admin::serve(listener, node.report(), node.metrics())));
+        tracing::info!(replica = %config.me, cluster = %config.genesis.cluster(), "recovering");
+        // Recovery may take minutes and cannot be interrupted: meanwhile the admin port and whoever ends this are served.
+        let starting = tokio::task::spawn_blocking({
+            let config = config.clone();
+            move || start::<S>(&config, identity, wiring)
+        });
+        let mut node = tokio::select! {
+            biased;
+            started = starting => started.context("the start has panicked")??,
+            () = ending.asked() => {
+                tracing::info!("asked to end while it recovered: ended");
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
+        admin.started(&node);
         tokio::select! {
             biased;
             ended = node.ended() => ended?,
-            asked = super::asked_to_end() => {
-                asked?;
+            () = ending.asked() => {
                 tracing::info!("asked to end: finishing what was taken");
                 node.stop();
                 node.ended().await?;
@@ -68,16 +86,36 @@ impl NodeVerb {
     }
 }
 
+/// Opens the stores and starts the node from them.
+fn start<S: Service + Default>(
+    config: &LoadedConfig,
+    mut identity: IdentityFile,
+    wiring: Wiring,
+) -> anyhow::Result<Node> {
+    let stores = open_stores(&config.data_dir, identity.may_create(), config.durability)?;
+    let start = identity.start(stores.log.as_ref())?;
+    let service = Arc::new(S::default());
+    let node = Node::start(&node_config(config, start)?, service, wiring, stores, || identity.disarm())?;
+    tracing::info!(replica = %config.me, address = %node.address(), ?start, "started");
+    Ok(node)
+}
+
 fn start_log(filter: &str) -> anyhow::Result<()> {
     let filter =
         EnvFilter::try_new(filter).context("the key `log` is no filter such as `info` or `polder_node=debug`")?;
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
+    // When nobody reads standard error any more, saying so there would panic.
+    let log = log.log_internal_errors(false);
     log.try_init().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 /// What an operator must not overlook.
 fn warn(config: &LoadedConfig) {
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for (variable, meant) in misspelt_variables(variables) {
+        tracing::warn!("the environment variable {variable} sets nothing; did you mean {meant}?");
+    }
     if config.genesis.clients.open {
         tracing::warn!("clients.open = true: anybody who reaches this address may write");
     }

@@ -1,5 +1,6 @@
 //! `polder testnet`: keys and files for a cluster on this machine.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use polder_types::{
-    ClientAccess, ClusterFile, Constants, FaultModel, Nonce, Quorum, ReplicaEntry, ReplicaId, SigningKey,
+    ClientAccess, ClientKey, ClusterFile, Constants, FaultModel, Nonce, PublicKey, Quorum, ReplicaEntry, ReplicaId,
+    Role, SigningKey,
 };
 
 use crate::files::{Readers, write_durably, write_key};
@@ -18,9 +20,12 @@ use crate::identity::IdentityFile;
 #[command(after_help = "Examples:
   polder testnet --replicas 4 --fault-model byzantine --dir net
   polder testnet --replicas 6 --fault-model hybrid --byzantine 1 --dir net
+  polder testnet --closed --dir net
 
 It writes DIR/cluster.toml and DIR/client.key for clients, and for each replica DIR/node-I with node.toml, its keys
-and a data folder. Then: polder cluster --dir net")]
+and a data folder. Then: polder cluster --dir net
+
+Until the first start DIR/cluster.toml may be edited, for all replicas alike; from then on all but the addresses is fixed.")]
 pub(super) struct Testnet {
     /// How many replicas
     #[arg(long, value_name = "N", default_value_t = 4)]
@@ -37,6 +42,16 @@ pub(super) struct Testnet {
     /// Replica I listens on UDP port P+2I, its admin on TCP port P+2I+1 [default: free ports]
     #[arg(long, value_name = "P")]
     base_port: Option<u16>,
+    /// Only DIR/client.key and the keys of --client-key may connect; without it anybody may, and write
+    #[arg(long)]
+    closed: bool,
+    /// With --closed, a client's public key that may write besides; may be repeated (keygen prints such keys)
+    #[arg(long, value_name = "HEX", requires = "closed", value_parser = public_key)]
+    client_key: Vec<PublicKey>,
+}
+
+fn public_key(hex: &str) -> Result<PublicKey, &'static str> {
+    PublicKey::from_hex(hex).ok_or("a public key is 64 hexadecimal digits, as keygen prints them")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -72,11 +87,12 @@ impl Testnet {
         let keys: Vec<Keys> = (0..self.replicas)
             .map(|_| Ok(Keys { identity: super::random_key()?, signing: super::random_key()? }))
             .collect::<anyhow::Result<_>>()?;
-        let cluster = cluster_file(fault_model, &keys, &ports, quorum)?;
+        let client = super::random_key()?;
+        let cluster = cluster_file(fault_model, &keys, &ports, quorum, self.clients(&client))?;
         cluster.genesis().check()?;
         fs::create_dir_all(&self.dir).with_context(|| format!("{} cannot be made", self.dir.display()))?;
         write_durably(&self.dir.join("cluster.toml"), cluster_text(&cluster)?.as_bytes(), Readers::All)?;
-        write_key(&self.dir.join("client.key"), &super::random_key()?)?;
+        write_key(&self.dir.join("client.key"), &client)?;
         for (replica, (keys, ports)) in (0u8..).zip(keys.iter().zip(&ports)) {
             write_node(&self.dir.join(format!("node-{replica}")), ReplicaId(replica), keys, *ports, &cluster)?;
         }
@@ -84,18 +100,37 @@ impl Testnet {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Who may connect: anybody, or the key that is made here and those that were named.
+    fn clients(&self, own: &SigningKey) -> ClientAccess {
+        let mut keys = Vec::new();
+        if self.closed {
+            let all: BTreeSet<PublicKey> = self.client_key.iter().copied().chain([own.public()]).collect();
+            keys.extend(all.into_iter().map(|key| ClientKey { key, role: Role::Write }));
+        }
+        ClientAccess { open: !self.closed, keys }
+    }
+
     fn print(&self, quorum: Quorum) {
         let dir = self.dir.display();
-        println!(
-            "{} replicas, of which {} may fail, {} of them in any way; a quorum is {}.",
-            quorum.replicas(),
-            quorum.faults(),
-            quorum.liars(),
-            quorum.quorum()
-        );
-        println!("Anybody who reaches the replicas may write: clients.open = true in {dir}/cluster.toml.");
-        println!("Next: polder cluster --dir {dir}");
+        println!("{}", summary(quorum));
+        if self.closed {
+            println!("Only {dir}/client.key and the keys in [[clients.keys]] of {dir}/cluster.toml may write.");
+        } else {
+            println!("Anybody who reaches the replicas may write: clients.open = true in {dir}/cluster.toml.");
+        }
+        println!("Next: {} cluster --dir {dir}", super::program());
     }
+}
+
+/// What may fail, in words.
+fn summary(quorum: Quorum) -> String {
+    format!(
+        "{} replicas, of which {} may fail, of which {} may lie; a quorum is {}.",
+        quorum.replicas(),
+        quorum.faults(),
+        quorum.liars(),
+        quorum.quorum()
+    )
 }
 
 /// The UDP and the TCP port of each replica.
@@ -124,6 +159,7 @@ fn cluster_file(
     keys: &[Keys],
     ports: &[Ports],
     quorum: Quorum,
+    clients: ClientAccess,
 ) -> anyhow::Result<ClusterFile> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce)?;
@@ -136,7 +172,7 @@ fn cluster_file(
         nonce: Nonce(nonce),
         fault_model,
         constants: constants_for(quorum),
-        clients: ClientAccess { open: true, keys: Vec::new() },
+        clients,
         replicas: replicas.collect(),
     })
 }
@@ -185,4 +221,48 @@ fn write_node(
     write_durably(&folder.join("node.toml"), text.as_bytes(), Readers::All)?;
     IdentityFile::arm(&folder.join("data"), cluster.genesis().cluster(), replica, keys.signing.public())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::files::{read_cluster, read_key};
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        testnet: Testnet,
+    }
+
+    #[test]
+    fn a_closed_cluster_lets_in_its_own_key_and_the_named_ones_alone() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let [named, stranger] = [3, 4].map(|seed| SigningKey::from_seed(&[seed; 32]).public());
+        let dir = folder.path().join("net");
+        let dir_argument = dir.to_str().ok_or("a printable temporary folder")?;
+        let line = ["testnet", "--dir", dir_argument, "--closed", "--client-key", &named.to_hex()];
+        Line::try_parse_from(line)?.testnet.run()?;
+        let clients = read_cluster(&dir.join("cluster.toml"))?.clients;
+        let role = |key| clients.role(polder_types::ClientId(key));
+        assert_eq!(role(read_key(&dir.join("client.key"))?.public()), Some(Role::Write));
+        assert_eq!(role(named), Some(Role::Write));
+        assert_eq!(role(stranger), None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_named_key_wants_a_closed_cluster_and_must_be_a_key() {
+        let named = SigningKey::from_seed(&[3; 32]).public().to_hex();
+        assert!(Line::try_parse_from(["testnet", "--dir", "net", "--client-key", &named]).is_err());
+        assert!(Line::try_parse_from(["testnet", "--dir", "net", "--closed", "--client-key", "alice"]).is_err());
+    }
+
+    #[test]
+    fn the_summary_says_who_may_lie() -> Result<(), Box<dyn std::error::Error>> {
+        let words = summary(Quorum::new(3, FaultModel::Crash)?);
+        assert_eq!(words, "3 replicas, of which 1 may fail, of which 0 may lie; a quorum is 2.");
+        Ok(())
+    }
 }

@@ -107,8 +107,8 @@ impl fmt::Display for OpenError {
             Self::StateLost { state, log } => write!(
                 f,
                 "the state in the data folder leads to slot {} only, but the log has forgotten what was before slot {}: \
-                 the state is gone or older than the log. Put back the whole folder as this replica left it last, or \
-                 replace this replica under new keys (the others go on without it)",
+                 the state is gone or older than the log. Put back the whole folder as this replica left it last; \
+                 until then the others go on without it, as long as no more fail than the cluster tolerates",
                 state.0, log.0
             ),
             Self::Restore(error) => write!(f, "the recovered state cannot be executed from: {error}"),

@@ -77,9 +77,10 @@ impl LocalCluster {
         let node = self.folder.path().join(format!("node-{replica}"));
         let log = File::options().create(true).append(true).open(node.join("log"))?;
         let child = Command::new(&self.binary)
-            .args(["node", "--config"])
+            .args(["node", "--end-with-stdin", "--config"])
             .arg(node.join("node.toml"))
-            .stdin(Stdio::null())
+            // Held by this process alone: however it ends, the replica reads the end of it, and ends too.
+            .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0)

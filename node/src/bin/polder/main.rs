@@ -43,5 +43,5 @@ impl Verb {
 }
 
 fn main() -> ExitCode {
-    run::<Kv>(ExtraVerbs::new(Verb::run))
+    run::<Kv>(ExtraVerbs::new(Verb::run).examples(&["demo"]))
 }
