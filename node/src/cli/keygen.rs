@@ -29,7 +29,7 @@ impl Keygen {
         }
         let key = super::random_key()?;
         write_key(&self.out, &key)?;
-        println!("{}", key.public().to_hex());
+        super::say(key.public().to_hex())?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -16,15 +16,17 @@
 //! }
 //! ```
 
+#![warn(clippy::print_stdout)]
+
 mod cluster;
 mod keygen;
 mod node;
+mod output;
 mod status;
 mod testnet;
 
 use std::ffi::OsString;
 use std::future::Future;
-use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::pin::Pin;
@@ -34,9 +36,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{ArgMatches, Command, FromArgMatches as _, Subcommand};
 use polder_executor::Service;
+use polder_types::ClusterFile;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use output::{listed, say, say_list, tell};
+
+use crate::files::{FileError, read_cluster};
 
 /// Exit status 2: an error.
 const ERROR: u8 = 2;
@@ -114,8 +121,7 @@ pub fn run<S: Service + Default>(extra: ExtraVerbs) -> ExitCode {
         outcome
     });
     outcome.unwrap_or_else(|error| {
-        // Whoever read standard error may be gone.
-        let _unread = writeln!(std::io::stderr(), "{name}: {error:#}");
+        tell(format_args!("{name}: {error:#}"));
         ExitCode::from(ERROR)
     })
 }
@@ -218,6 +224,19 @@ async fn end_of(pipe: Option<&mut pipe::Receiver>) {
     while pipe.read(&mut said).await.is_ok_and(|bytes| bytes > 0) {}
 }
 
+/// The cluster's public file, for a client.
+///
+/// # Errors
+///
+/// When it cannot be read, or is something else: a replica's `node.toml`, for example.
+pub fn cluster_file(path: &std::path::Path) -> anyhow::Result<ClusterFile> {
+    let words = || format!("{} is no cluster file; a testnet has one as cluster.toml", path.display());
+    match read_cluster(path) {
+        Err(error @ FileError::Content { .. }) => Err(error).with_context(words),
+        read => Ok(read?),
+    }
+}
+
 /// 32 random bytes from the operating system, for a key.
 fn random_key() -> anyhow::Result<polder_types::SigningKey> {
     let mut seed = [0; 32];
@@ -255,6 +274,18 @@ mod tests {
         let (parent, mut child) = pipe::pipe()?;
         drop(parent);
         end_of(Some(&mut child)).await;
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_said_to_be_no_cluster_file() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("node.toml");
+        std::fs::write(&path, "replica = 0\ncluster_file = \"../cluster.toml\"\n")?;
+        let words = cluster_file(&path).map(drop).map_err(|error| format!("{error:#}"));
+        assert!(words.is_err_and(|words| words.contains("node.toml is no cluster file")));
+        let words = cluster_file(&folder.path().join("absent")).map(drop).map_err(|error| format!("{error:#}"));
+        assert!(words.is_err_and(|words| !words.contains("no cluster file")));
         Ok(())
     }
 }

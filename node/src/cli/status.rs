@@ -1,5 +1,6 @@
 //! `polder status`: how every replica says it is.
 
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use polder_types::{NodeStatus, ReplicaId};
 use serde_json::{Value, json};
 
 use crate::admin::hex;
-use crate::files::{read_cluster, read_key};
+use crate::files::read_key;
 
 /// Asks every replica how it is
 #[derive(Debug, clap::Args)]
@@ -33,7 +34,7 @@ pub(super) struct StatusVerb {
 
 impl StatusVerb {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let cluster = read_cluster(&self.cluster)?;
+        let cluster = super::cluster_file(&self.cluster)?;
         let key = self.key.unwrap_or_else(|| self.cluster.with_file_name("client.key"));
         let patience = Duration::from_secs(3);
         let builder = Builder::new(cluster, read_key(&key)?).call_timeout(patience).connect_timeout(patience);
@@ -42,9 +43,10 @@ impl StatusVerb {
         let rows = statuses.into_iter().map(|(replica, status)| (replica, status.map_err(|error| error.to_string())));
         let rows: Vec<Row> = rows.collect();
         if self.json {
-            println!("{}", json!({ "replicas": rows.iter().map(to_json).collect::<Vec<_>>() }));
+            super::say_list(json!({ "replicas": rows.iter().map(to_json).collect::<Vec<_>>() }))?;
         } else {
-            print_table(&rows);
+            let is_colored = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            super::say_list(table(&rows, is_colored)?)?;
         }
         Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
@@ -79,17 +81,19 @@ fn to_json((replica, status): &Row) -> Value {
     }
 }
 
-fn print_table(rows: &[Row]) {
+fn table(rows: &[Row], is_colored: bool) -> Result<String, fmt::Error> {
     let heads = ["replica", "role", "ready", "view", "executed", "committed", "checkpoint", "root", "log", "disk"];
-    println!(
+    let mut out = String::new();
+    write!(
+        out,
         "{:<8} {:<7} {:<6} {:>5} {:>10} {:>10} {:>10} {:<9} {:>9} {:>9}",
         heads[0], heads[1], heads[2], heads[3], heads[4], heads[5], heads[6], heads[7], heads[8], heads[9]
-    );
-    let is_colored = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    )?;
     for (replica, status) in rows {
         match status {
-            Ok(status) => println!(
-                "{:<8} {:<7} {} {:>5} {:>10} {:>10} {:>10} {:<9} {:>9} {:>9}",
+            Ok(status) => write!(
+                out,
+                "\n{:<8} {:<7} {} {:>5} {:>10} {:>10} {:>10} {:<9} {:>9} {:>9}",
                 replica.0,
                 role(status),
                 ready(status.is_ready, is_colored),
@@ -100,10 +104,11 @@ fn print_table(rows: &[Row]) {
                 status.root.to_string(),
                 indicatif::HumanBytes(status.log_bytes).to_string(),
                 indicatif::HumanBytes(status.disk_bytes).to_string(),
-            ),
-            Err(why) => println!("{:<8} unreachable: {why}", replica.0),
+            )?,
+            Err(why) => write!(out, "\n{:<8} unreachable: {why}", replica.0)?,
         }
     }
+    Ok(out)
 }
 
 fn ready(is_ready: bool, is_colored: bool) -> String {

@@ -96,7 +96,7 @@ impl Testnet {
         for (replica, (keys, ports)) in (0u8..).zip(keys.iter().zip(&ports)) {
             write_node(&self.dir.join(format!("node-{replica}")), ReplicaId(replica), keys, *ports, &cluster)?;
         }
-        self.print(quorum);
+        self.print(quorum)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -110,15 +110,15 @@ impl Testnet {
         ClientAccess { open: !self.closed, keys }
     }
 
-    fn print(&self, quorum: Quorum) {
+    fn print(&self, quorum: Quorum) -> anyhow::Result<()> {
         let dir = self.dir.display();
-        println!("{}", summary(quorum));
-        if self.closed {
-            println!("Only {dir}/client.key and the keys in [[clients.keys]] of {dir}/cluster.toml may write.");
+        super::say(summary(quorum))?;
+        super::say(if self.closed {
+            format!("Only {dir}/client.key and the keys in [[clients.keys]] of {dir}/cluster.toml may write.")
         } else {
-            println!("Anybody who reaches the replicas may write: clients.open = true in {dir}/cluster.toml.");
-        }
-        println!("Next: {} cluster --dir {dir}", super::program());
+            format!("Anybody who reaches the replicas may write: clients.open = true in {dir}/cluster.toml.")
+        })?;
+        super::say(format_args!("Next: {} cluster --dir {dir}", super::program()))
     }
 }
 

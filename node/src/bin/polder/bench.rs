@@ -1,5 +1,6 @@
 //! `polder bench`: a load, and how the cluster bore it.
 
+use std::fmt;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
-use polder_kv::KvClient;
+use polder_kv::{KvClient, KvError, OPERATIONS_MAX, Operation, Transaction};
+use polder_node::cli::{say, tell};
 use polder_transport::Limits;
 use polder_types::{ClusterFile, SigningKey};
 use tokio::task::JoinSet;
@@ -20,6 +22,10 @@ use crate::random::Random;
 
 /// Latencies beyond an hour are counted as one.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
+/// What all keys begin with.
+const PREFIX: &str = "bench/";
+/// Deletions, each of many keys, that wait for their answers at once.
+const DELETIONS_IN_FLIGHT_MAX: usize = 16;
 /// Replicas of a cluster that is made for the purpose.
 const OWN_REPLICAS: u16 = 4;
 
@@ -30,6 +36,8 @@ const OWN_REPLICAS: u16 = 4;
   polder bench --mix put=90,get=10 --json        (a cluster of its own, four replicas, removed afterwards)
 
 Each of C clients has one session, which K callers share; a caller waits for an answer before it asks again.
+All keys begin with bench/, and values are printable. Afterwards every key that begins with bench/ is deleted, whoever wrote
+it: as far as that goes, since what cannot be deleted is said on standard error and does not fail the run. --keep leaves them.
 Few clients use one key. Of more, each has a key made for the run, where the cluster lets every key in.
 Replicas, clients and disk share this machine unless the cluster is elsewhere: compare only within one run.")]
 pub(crate) struct Bench {
@@ -53,6 +61,9 @@ pub(crate) struct Bench {
     /// For how long
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
+    /// Leave the keys that begin with bench/ where they are
+    #[arg(long)]
+    keep: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -90,6 +101,20 @@ impl FromStr for Mix {
             bail!("every share is 0");
         }
         Ok(Self(shares))
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (kind, share)) in self.0.iter().enumerate() {
+            let kind = match kind {
+                Kind::Put => "put",
+                Kind::Get => "get",
+                Kind::Delete => "delete",
+            };
+            write!(f, "{}{kind}={share}", if at == 0 { "" } else { "," })?;
+        }
+        Ok(())
     }
 }
 
@@ -152,27 +177,33 @@ impl Bench {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let this = Arc::new(self);
         let seen = match this.cluster.is_given() {
-            true => this.load(&this.cluster).await?,
+            true => this.load(&this.cluster, this.keep).await?,
             false => {
                 until_interrupted(async {
                     let own = LocalCluster::start(OWN_REPLICAS).await?;
-                    let seen = this.load(&own.args()).await?;
+                    // It goes, with all that is in it.
+                    let seen = this.load(&own.args(), true).await?;
                     own.stop().await?;
                     Ok(seen)
                 })
                 .await?
             }
         };
-        this.report(&seen)?;
+        say(if this.json { this.json_of(&seen).to_string() } else { this.words_of(&seen) })?;
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn load(self: &Arc<Self>, cluster: &ClusterArgs) -> anyhow::Result<Seen> {
+    async fn load(self: &Arc<Self>, cluster: &ClusterArgs, keep: bool) -> anyhow::Result<Seen> {
         let mut clients = Vec::new();
         for key in self.keys(cluster)? {
             clients.push(cluster.connect_as(key).await?);
         }
         let seen = self.call(&clients).await?;
+        if let Some(client) = clients.first().filter(|_| !keep)
+            && let Err(error) = delete_all(client).await
+        {
+            tell(format_args!("not all keys that begin with {PREFIX} could be deleted: {error:#}"));
+        }
         for client in &clients {
             client.close().await;
         }
@@ -202,6 +233,7 @@ impl Bench {
             }
         }
         let bar = if std::io::stderr().is_terminal() { ProgressBar::new(self.seconds) } else { ProgressBar::hidden() };
+        let start = Instant::now();
         let mut second = tokio::time::interval(Duration::from_secs(1));
         let mut seen = Seen::new()?;
         loop {
@@ -211,7 +243,7 @@ impl Bench {
                     Some(done) => seen.add(&done??)?,
                     None => break,
                 },
-                _ = second.tick() => bar.inc(1),
+                _ = second.tick() => bar.set_position(start.elapsed().as_secs().min(self.seconds)),
             }
         }
         bar.finish_and_clear();
@@ -226,10 +258,10 @@ impl Bench {
             if start >= end {
                 return Ok(seen);
             }
-            let key = format!("bench-{:010}", random.below(self.keys)).into_bytes();
+            let key = format!("{PREFIX}{:010}", random.below(self.keys)).into_bytes();
             let called = match self.mix.draw(&mut random) {
                 Kind::Put => {
-                    random.fill(&mut value);
+                    random.fill_printable(&mut value);
                     kv.put(&key, &value).await.map(drop)
                 }
                 Kind::Get => kv.get(&key).await.map(drop),
@@ -243,29 +275,87 @@ impl Bench {
         }
     }
 
-    fn report(&self, seen: &Seen) -> anyhow::Result<()> {
-        let ops_per_s = seen.latencies_us.len() as f64 / self.seconds as f64;
-        let at = |quantile: f64| seen.latencies_us.value_at_quantile(quantile);
-        let (p50, p99, p999, max) = (at(0.5), at(0.99), at(0.999), seen.latencies_us.max());
-        if self.json {
-            let result = serde_json::json!({
-                "ops_per_s": ops_per_s,
-                "latency_us": {"p50": p50, "p99": p99, "p999": p999, "max": max},
-                "errors": seen.errors,
-                "unknown": seen.unknown,
-            });
-            println!("{result}");
-        } else {
-            println!("{ops_per_s:.0} operations a second");
-            println!("latency in µs: p50 {p50}, p99 {p99}, p99.9 {p999}, max {max}");
-            println!("{} errors, {} of unknown outcome", seen.errors, seen.unknown);
-        }
-        Ok(())
+    fn ops_per_s(&self, seen: &Seen) -> f64 {
+        seen.latencies_us.len() as f64 / self.seconds as f64
     }
+
+    fn json_of(&self, seen: &Seen) -> serde_json::Value {
+        let at = |quantile: f64| seen.latencies_us.value_at_quantile(quantile);
+        serde_json::json!({
+            "ops_per_s": self.ops_per_s(seen),
+            "latency_us": {"p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": seen.latencies_us.max()},
+            "errors": seen.errors,
+            "unknown": seen.unknown,
+            "clients": self.clients,
+            "callers": self.callers,
+            "value_bytes": self.value_bytes,
+            "keys": self.keys,
+            "mix": self.mix.to_string(),
+            "seconds": self.seconds,
+        })
+    }
+
+    fn words_of(&self, seen: &Seen) -> String {
+        let at = |quantile: f64| seen.latencies_us.value_at_quantile(quantile);
+        format!(
+            "{} clients of {} callers, values of {} bytes, {} keys, {}, {} s\n\
+             {:.0} operations a second\n\
+             latency in µs: p50 {}, p99 {}, p99.9 {}, max {}\n\
+             {} errors, {} of unknown outcome",
+            self.clients,
+            self.callers,
+            self.value_bytes,
+            self.keys,
+            self.mix,
+            self.seconds,
+            self.ops_per_s(seen),
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            seen.latencies_us.max(),
+            seen.errors,
+            seen.unknown
+        )
+    }
+}
+
+/// Deletes every key that begins with [`PREFIX`], many at once. The first error ends it.
+async fn delete_all(kv: &KvClient) -> anyhow::Result<()> {
+    let mut deletions = JoinSet::new();
+    let mut from = Some(PREFIX.as_bytes().to_vec());
+    while let Some(first) = from.take() {
+        let page = kv.prefix_after(PREFIX.as_bytes(), &first, 0).await?;
+        let keys: Vec<&[u8]> = page.entries.iter().map(|entry| &*entry.key).collect();
+        for deletion in deletions_of(&keys)? {
+            if deletions.len() >= DELETIONS_IN_FLIGHT_MAX
+                && let Some(done) = deletions.join_next().await
+            {
+                done??;
+            }
+            let kv = kv.clone();
+            deletions.spawn(async move { kv.transaction(deletion).await.map(drop) });
+        }
+        from = page.next.map(|next| next.to_vec());
+    }
+    while let Some(done) = deletions.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// Transactions that delete these keys, each as many as it may.
+fn deletions_of(keys: &[&[u8]]) -> Result<Vec<Transaction>, KvError> {
+    let deletion = |keys: &[&[u8]]| {
+        let then = keys.iter().map(|key| Operation::delete(key)).collect::<Result<_, _>>()?;
+        Ok(Transaction { then, ..Transaction::default() })
+    };
+    keys.chunks(OPERATIONS_MAX).map(deletion).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use polder_kv::Command;
+
     use super::*;
 
     #[test]
@@ -288,6 +378,45 @@ mod tests {
         assert!(refused(65, &cluster, false).contains("clients.open = true"));
         cluster.constants.sessions_per_client_max = 2;
         assert!(refused(3, &cluster, false).contains("bears 2 sessions"));
+        Ok(())
+    }
+
+    #[test]
+    fn keys_are_deleted_as_many_at_once_as_a_transaction_may_hold() -> anyhow::Result<()> {
+        let keys: Vec<String> = (0..2 * OPERATIONS_MAX + 1).map(|key| format!("{PREFIX}{key}")).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+        let deletions = deletions_of(&keys)?;
+        let sizes: Vec<usize> = deletions.iter().map(|deletion| deletion.then.len()).collect();
+        assert_eq!(sizes, [OPERATIONS_MAX, OPERATIONS_MAX, 1]);
+        for deletion in deletions {
+            Command::transaction(deletion)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_result_says_what_was_run_under_the_names_it_always_had() -> anyhow::Result<()> {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            bench: Bench,
+        }
+        let line = ["bench", "--clients", "2", "--seconds", "5", "--mix", "put=3,get=1"];
+        let bench = <Line as clap::Parser>::try_parse_from(line)?.bench;
+        let mut seen = Seen::new()?;
+        for latency_us in [10, 20] {
+            seen.latencies_us.record(latency_us)?;
+        }
+        let result = bench.json_of(&seen);
+        for name in ["ops_per_s", "latency_us", "errors", "unknown", "callers", "value_bytes", "keys"] {
+            assert!(!result[name].is_null(), "{name}");
+        }
+        assert_eq!(
+            (&result["mix"], &result["clients"], &result["seconds"]),
+            (&"put=3,get=1".into(), &2.into(), &5.into())
+        );
+        let words = bench.words_of(&seen);
+        assert!(words.starts_with("2 clients of 16 callers") && words.contains("put=3,get=1, 5 s\n"), "{words}");
         Ok(())
     }
 

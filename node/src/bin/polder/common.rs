@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use polder_client::Builder;
 use polder_kv::KvClient;
-use polder_node::files::{read_cluster, read_key};
+use polder_node::cli::{cluster_file, tell};
+use polder_node::files::read_key;
 use polder_types::{ClusterFile, NodeStatus, SigningKey};
 
 /// Exit status 3: nobody knows whether a command was executed.
@@ -17,7 +18,7 @@ const OUTCOME_UNKNOWN: u8 = 3;
 pub(crate) fn outcome(outcome: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     match outcome {
         Err(error) if is_outcome_unknown(&error) => {
-            eprintln!("polder: {error:#}");
+            tell(format_args!("polder: {error:#}"));
             Ok(ExitCode::from(OUTCOME_UNKNOWN))
         }
         outcome => outcome,
@@ -35,13 +36,14 @@ fn is_outcome_unknown(error: &anyhow::Error) -> bool {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ClusterArgs {
     /// The cluster's public file
-    #[arg(long, value_name = "FILE", env = "POLDER_CLUSTER")]
+    #[arg(long, value_name = "FILE", env = "POLDER_CLUSTER", global = true)]
     cluster: Option<PathBuf>,
     /// The client's key [default: client.key beside the cluster's file]
-    #[arg(long, value_name = "FILE")]
+    // Its name is not that of the argument of `kv get KEY`, which is another.
+    #[arg(id = "key_file", long = "key", value_name = "FILE", global = true)]
     key: Option<PathBuf>,
     /// Seconds that a call may take, and connecting
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, global = true, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
 }
 
@@ -80,7 +82,7 @@ impl ClusterArgs {
 
     /// The cluster's public file.
     pub(crate) fn file(&self) -> anyhow::Result<ClusterFile> {
-        Ok(read_cluster(self.path()?)?)
+        cluster_file(self.path()?)
     }
 
     /// The client's key.
@@ -93,13 +95,14 @@ impl ClusterArgs {
 
     /// A client's builder.
     pub(crate) fn builder(&self) -> anyhow::Result<Builder> {
-        self.builder_as(self.signing_key()?)
+        // The cluster's file first: beside another file there is no key to be missed.
+        self.builder_of(self.file()?, self.signing_key()?)
     }
 
-    /// A builder of a client with this key.
-    fn builder_as(&self, key: SigningKey) -> anyhow::Result<Builder> {
+    /// A builder of a client of this cluster, with this key.
+    fn builder_of(&self, cluster: ClusterFile, key: SigningKey) -> anyhow::Result<Builder> {
         let timeout = Duration::from_secs(self.timeout);
-        Ok(Builder::new(self.file()?, key).call_timeout(timeout).connect_timeout(timeout))
+        Ok(Builder::new(cluster, key).call_timeout(timeout).connect_timeout(timeout))
     }
 
     /// How each replica says it is; none for one that does not answer.
@@ -115,7 +118,7 @@ impl ClusterArgs {
 
     /// As [`ClusterArgs::connect`], with this key.
     pub(crate) async fn connect_as(&self, key: SigningKey) -> anyhow::Result<KvClient> {
-        Ok(KvClient::new(self.builder_as(key)?.connect().await?))
+        Ok(KvClient::new(self.builder_of(self.file()?, key)?.connect().await?))
     }
 }
 
@@ -128,9 +131,23 @@ mod tests {
     #[test]
     fn an_unknown_outcome_has_its_exit_status_below_any_words() {
         let failed = |error: CallError| Err::<ExitCode, _>(error).context("not all was imported").context("import");
-        assert!(outcome(failed(CallError::OutcomeUnknown(Unknown::TimedOut))).is_ok());
+        let status = |outcome: anyhow::Result<ExitCode>| outcome.map(|code| format!("{code:?}")).ok();
+        let unknown = Some(format!("{:?}", ExitCode::from(3)));
+        // A put that was sent, and not answered in time.
+        assert_eq!(status(outcome(failed(CallError::OutcomeUnknown(Unknown::TimedOut)))), unknown);
+        assert!(outcome(failed(CallError::NotSent("time ran out"))).is_err());
         assert!(outcome(failed(CallError::Rejected(polder_types::Failure::StateFull))).is_err());
         let of_kv = polder_kv::CallError::Client(CallError::OutcomeUnknown(Unknown::SessionGone));
-        assert!(outcome(Err(of_kv.into())).is_ok());
+        assert_eq!(status(outcome(Err(of_kv.into()))), unknown);
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_named_before_the_key_that_is_not_beside_it() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("node.toml");
+        std::fs::write(&path, "replica = 0\n")?;
+        let words = ClusterArgs::of(path).builder().map(drop).map_err(|error| format!("{error:#}"));
+        assert!(words.is_err_and(|words| words.contains("no cluster file") && !words.contains("client.key")));
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 use polder_kv::KvClient;
+use polder_node::cli::listed;
 
 use crate::common::{ClusterArgs, Format};
 use crate::tsv;
@@ -44,11 +45,7 @@ impl Export {
         .await;
         bar.finish_and_clear();
         kv.close().await;
-        match written {
-            // Whoever reads has seen enough.
-            Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-            written => written.map(|_| ExitCode::SUCCESS),
-        }
+        listed(written.map(drop)).map(|()| ExitCode::SUCCESS)
     }
 }
 
@@ -72,10 +69,6 @@ pub(crate) async fn write(
     }
     out.flush()?;
     Ok(records)
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn bar() -> ProgressBar {

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use polder_client::Builder;
+use polder_client::{Builder, CallError, ConnectError, Unknown};
+use polder_node::cli::{say, tell};
 
 use crate::common::{ClusterArgs, Format};
-use crate::load::{self, State};
+use crate::load::{self, OtherInput, State};
 
 /// Stores the records of a file, each exactly once, whatever dies meanwhile
 #[derive(Debug, clap::Args)]
@@ -54,12 +55,12 @@ impl Import {
         let builder = self.cluster.builder()?;
         let key_column = usize::try_from(self.key_column)?;
         let known = State::read(&path)?;
-        if known.is_some_and(|state| state.key_column() != key_column) {
-            bail!("{}: begun with --key-column {}", path.display(), known.map_or(0, |state| state.key_column()));
+        if let Some(begun) = known.map(|state| state.key_column()).filter(|begun| *begun != key_column) {
+            bail!("this import was begun with --key-column {begun}: use that, or {}", from_the_start(&path));
         }
         let before = known.map_or(0, |state| state.place().records);
         if before > 0 {
-            eprintln!("goes on after {before} records that are stored already");
+            tell(format_args!("goes on after {before} records that are stored already"));
         }
         let bar = bar(bytes);
         let done = run(builder, known, key_column, &path, input, &|place: crate::tsv::Place| {
@@ -68,7 +69,10 @@ impl Import {
         })
         .await
         .inspect_err(|_| bar.abandon())
-        .with_context(|| format!("not all was imported; run the same command again to go on ({})", path.display()))?;
+        .map_err(|error| {
+            let advice = advice(&error, &path);
+            error.context(advice)
+        })?;
         bar.finish_and_clear();
         let seconds = start.elapsed().as_secs_f64();
         let result = serde_json::json!({
@@ -77,8 +81,41 @@ impl Import {
             "seconds": seconds,
             "records_before": before,
         });
-        println!("{result}");
+        say(result).context("all is imported")?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// How an import is begun anew, and what that means.
+fn from_the_start(state: &Path) -> String {
+    format!("remove {} to import from the start (what is stored stays, or is written again)", state.display())
+}
+
+/// What to do about an import that ended early. Only what time may mend is mended by running it again.
+fn advice(error: &anyhow::Error, state: &Path) -> String {
+    let is_passing = error.chain().any(|cause| {
+        let of_call: Option<&CallError> = cause.downcast_ref();
+        of_call.is_some_and(|error| error.is_timeout() || *error == CallError::OutcomeUnknown(Unknown::Closed))
+            || matches!(cause.downcast_ref(), Some(ConnectError::TimedOut(_)))
+    });
+    let is_other_session = error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(ConnectError::WrongState(_)))
+            || cause.downcast_ref().is_some_and(CallError::is_outcome_unknown)
+    });
+    if is_passing {
+        format!("not all was imported; run the same command again to go on ({})", state.display())
+    } else if error.chain().any(|cause| cause.is::<OtherInput>()) {
+        format!("nothing more was imported; give the input that was begun, or {}", from_the_start(state))
+    } else if is_other_session {
+        format!(
+            "not all was imported; the session that {} names is no good: {}",
+            state.display(),
+            from_the_start(state)
+        )
+    } else if state.exists() {
+        format!("not all was imported; this must be mended first, then the same command goes on ({})", state.display())
+    } else {
+        "nothing was imported".to_owned()
     }
 }
 
@@ -86,7 +123,8 @@ impl Import {
 ///
 /// # Errors
 ///
-/// As [`load::load`], and when the session cannot be opened or resumed.
+/// As [`load::load`], and when the session cannot be opened or resumed. An input that cannot be read, or is bad in what
+/// would be sent first, is found before anything is sent or stored.
 pub(crate) async fn run(
     builder: Builder,
     known: Option<State>,
@@ -95,6 +133,8 @@ pub(crate) async fn run(
     input: impl BufRead + Send + 'static,
     progress: &(dyn Fn(crate::tsv::Place) + Sync),
 ) -> anyhow::Result<State> {
+    let mut chunks = load::read_ahead(input, key_column, known);
+    let first = chunks.recv().await.transpose()?;
     let (client, state) = match known {
         Some(state) => (builder.resume(state.session()).await?, state),
         None => {
@@ -104,8 +144,7 @@ pub(crate) async fn run(
             (client, state)
         }
     };
-    let chunks = load::read_ahead(input, state);
-    let done = load::load(&client, state, path, chunks, progress).await?;
+    let done = load::load(&client, state, path, first, chunks, progress).await?;
     client.close().await;
     std::fs::remove_file(path).with_context(|| path.display().to_string())?;
     Ok(done)
@@ -116,7 +155,11 @@ fn open(file: &Path, is_stdin: bool) -> anyhow::Result<(Box<dyn BufRead + Send>,
         return Ok((Box::new(BufReader::new(std::io::stdin())), None));
     }
     let opened = File::open(file).with_context(|| file.display().to_string())?;
-    let bytes = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+    let metadata = opened.metadata().with_context(|| file.display().to_string())?;
+    if metadata.is_dir() {
+        bail!("{} is a folder: records come from a file", file.display());
+    }
+    let bytes = metadata.is_file().then_some(metadata.len());
     Ok((Box::new(BufReader::with_capacity(1 << 16, opened)), bytes))
 }
 
@@ -131,4 +174,81 @@ pub(crate) fn bar(bytes: Option<u64>) -> ProgressBar {
     bar.enable_steady_tick(Duration::from_millis(200));
     // A template that does not parse is a slip here: the bar is drawn in its default style then.
     ProgressStyle::with_template(template).map_or(bar.clone(), |style| bar.with_style(style))
+}
+
+#[cfg(test)]
+mod tests {
+    use polder_client::SessionState;
+    use polder_types::{
+        ClientAccess, ClientId, ClusterFile, ClusterId, Constants, Digest, FaultModel, SessionId, SigningKey,
+    };
+
+    use super::*;
+
+    /// A client of a cluster without replicas: it would fail, in other words, if it were asked to connect.
+    fn nobody() -> Builder {
+        let cluster = ClusterFile {
+            nonce: Default::default(),
+            fault_model: FaultModel::Byzantine,
+            constants: Constants::default(),
+            clients: ClientAccess { open: true, keys: Vec::new() },
+            replicas: Vec::new(),
+        };
+        Builder::new(cluster, SigningKey::from_seed(&[1; 32]))
+    }
+
+    async fn failed(known: Option<State>, key_column: usize, path: &Path, input: &'static str) -> String {
+        let done = run(nobody(), known, key_column, path, input.as_bytes(), &|_| ()).await;
+        let error = done.err().unwrap_or_else(|| anyhow::anyhow!("it did not fail"));
+        let advice = advice(&error, path);
+        format!("{:#}", error.context(advice))
+    }
+
+    #[tokio::test]
+    async fn a_bad_input_is_found_before_a_state_is_kept() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("state");
+        for (input, key_column, why) in [
+            ("\tv\n", 1, "line 1: the key is empty"),
+            ("k\tv\n\n", 1, "line 2: the key is empty"),
+            ("k\tv\n", 3, "line 1: 2 columns"),
+        ] {
+            let words = failed(None, key_column, &path, input).await;
+            assert!(words.starts_with("nothing was imported: ") && words.contains(why), "{words}");
+            assert!(!path.exists());
+        }
+        assert!(open(folder.path(), false).is_err_and(|error| error.to_string().contains("is a folder")));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn another_input_than_the_one_begun_says_what_to_do() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("state");
+        let session = SessionState {
+            cluster: ClusterId(Digest::ZERO),
+            client: ClientId(SigningKey::from_seed(&[1; 32]).public()),
+            session: SessionId::default(),
+            acknowledged: 1,
+        };
+        let words = failed(Some(State::new(session, 1)), 1, &path, "k\tv\n").await;
+        assert!(
+            words.contains("give the input that was begun, or remove") && !words.contains("again to go on"),
+            "{words}"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn only_what_time_may_mend_is_to_be_run_again() {
+        let path = Path::new("/nowhere/state");
+        let goes_on = |error: anyhow::Error| advice(&error, path).contains("run the same command again to go on");
+        assert!(goes_on(ConnectError::TimedOut(Vec::new()).into()));
+        assert!(goes_on(CallError::OutcomeUnknown(Unknown::TimedOut).into()));
+        assert!(!goes_on(ConnectError::WrongState("cluster").into()));
+        assert!(!goes_on(CallError::OutcomeUnknown(Unknown::SessionGone).into()));
+        assert!(!goes_on(CallError::Rejected(polder_types::Failure::StateFull).into()));
+        let gone = advice(&CallError::OutcomeUnknown(Unknown::SessionGone).into(), path);
+        assert!(gone.contains("remove /nowhere/state"), "{gone}");
+    }
 }

@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use polder_kv::{KeyValue, KvClient, Revision, Versioned};
+use polder_node::cli::{listed, say};
 use serde_json::{Value, json};
 
 use crate::common::ClusterArgs;
@@ -34,11 +36,19 @@ pub(crate) struct KvVerb {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Prints the value of a key; exit status 1 when it is absent
+    #[command(after_help = "Examples:
+  polder kv get --cluster net/cluster.toml lamp
+  polder kv get --cluster net/cluster.toml --json lamp")]
     Get {
         /// The key
         key: OsString,
     },
     /// Writes a key
+    #[command(after_help = "Examples:
+  polder kv put --cluster net/cluster.toml lamp on
+  polder kv put --cluster net/cluster.toml --json lamp on      (prints the new revision)
+
+Exit status 3: it was sent, and nobody knows whether it was executed. Read the key to find out.")]
     Put {
         /// The key
         key: OsString,
@@ -46,11 +56,16 @@ enum Verb {
         value: OsString,
     },
     /// Deletes a key; exit status 1 when it was absent
+    #[command(after_help = "Example:
+  polder kv delete --cluster net/cluster.toml lamp")]
     Delete {
         /// The key
         key: OsString,
     },
     /// Writes a key if it has a certain value; exit status 1 when it has not
+    #[command(after_help = "Examples:
+  polder kv cas --cluster net/cluster.toml lamp on off
+  polder kv cas --cluster net/cluster.toml --json lamp on off  (on a mismatch it prints what was found, null if nothing)")]
     Cas {
         /// The key
         key: OsString,
@@ -60,6 +75,9 @@ enum Verb {
         new: OsString,
     },
     /// Prints keys with their values, in order, a tab between them
+    #[command(after_help = "Examples:
+  polder kv range --cluster net/cluster.toml --prefix la --limit 10
+  polder kv range --cluster net/cluster.toml --json            (one JSON object a line)")]
     Range {
         /// Only keys that begin so
         #[arg(long, value_name = "P", default_value = "")]
@@ -85,9 +103,9 @@ async fn run(kv: &KvClient, verb: &Verb, is_json: bool) -> anyhow::Result<bool> 
         Verb::Get { key } => {
             let found = kv.get(key.as_bytes()).await?;
             match &found {
-                Some(found) if is_json => println!("{}", versioned(key, found)),
-                Some(found) => raw(&found.value)?,
-                None if is_json => println!("{}", json!({"key": printable(key.as_bytes()), "value": null})),
+                Some(found) if is_json => say(versioned(key, found))?,
+                Some(found) => raw(&found.value).context("the value cannot be written on standard output")?,
+                None if is_json => say(json!({"key": printable(key.as_bytes()), "value": null}))?,
                 None => {}
             }
             Ok(found.is_some())
@@ -95,25 +113,27 @@ async fn run(kv: &KvClient, verb: &Verb, is_json: bool) -> anyhow::Result<bool> 
         Verb::Put { key, value } => {
             let written = kv.put(key.as_bytes(), value.as_bytes()).await?;
             if is_json {
-                println!("{}", json!({"revision": revision(&written)}));
+                say(json!({"revision": revision(&written)})).context("it is written")?;
             }
             Ok(true)
         }
         Verb::Delete { key } => {
             let deleted = kv.delete(key.as_bytes()).await?;
             if is_json {
-                println!("{}", json!({"deleted": deleted.is_some()}));
+                say(json!({"deleted": deleted.is_some()})).context("it is deleted")?;
             }
             Ok(deleted.is_some())
         }
         Verb::Cas { key, old, new } => {
             let swapped = kv.compare_and_swap(key.as_bytes(), Some(old.as_bytes()), new.as_bytes()).await?;
             if is_json {
-                println!("{}", json!({"swapped": swapped.is_ok()}));
+                say(swap(key, &swapped))?;
             }
             Ok(swapped.is_ok())
         }
-        Verb::Range { prefix, limit } => range(kv, prefix, limit.unwrap_or(u64::MAX), is_json).await.map(|()| true),
+        Verb::Range { prefix, limit } => {
+            listed(range(kv, prefix, limit.unwrap_or(u64::MAX), is_json).await).map(|()| true)
+        }
     }
 }
 
@@ -170,6 +190,14 @@ fn versioned(key: &OsStr, found: &Versioned) -> Value {
     })
 }
 
+/// What a compare-and-swap came to; on a mismatch with what was found.
+fn swap(key: &OsStr, swapped: &Result<Revision, Option<Versioned>>) -> Value {
+    match swapped {
+        Ok(_) => json!({"swapped": true}),
+        Err(found) => json!({"swapped": false, "found": found.as_ref().map(|found| versioned(key, found))}),
+    }
+}
+
 fn key_value(entry: &KeyValue) -> Value {
     json!({
         "key": printable(&entry.key),
@@ -180,7 +208,48 @@ fn key_value(entry: &KeyValue) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+    use polder_types::{Blob, Position};
+
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        kv: KvVerb,
+    }
+
+    #[test]
+    fn the_cluster_may_be_named_before_the_verb_or_after_it() -> anyhow::Result<()> {
+        for line in [["kv", "--cluster", "c", "get", "lamp"], ["kv", "get", "lamp", "--cluster", "c"]] {
+            assert!(Line::try_parse_from(line)?.kv.cluster.is_given());
+        }
+        let timeout = |line: &[&str]| Line::try_parse_from(line).map(|line| format!("{:?}", line.kv.cluster));
+        let after = timeout(&["kv", "get", "lamp", "--timeout", "3"])?;
+        assert!(after == timeout(&["kv", "--timeout", "3", "get", "lamp"])? && after.contains("timeout: 3"));
+        Ok(())
+    }
+
+    #[test]
+    fn each_verb_has_examples_and_names_the_cluster_in_its_help() {
+        for verb in ["get", "put", "delete", "cas", "range"] {
+            let help = Line::try_parse_from(["kv", verb, "--help"]).map(drop).map_err(|help| help.to_string());
+            let help = help.err().unwrap_or_default();
+            assert!(help.contains("Example") && help.contains("--cluster <FILE>"), "{verb}: {help}");
+        }
+    }
+
+    #[test]
+    fn a_swap_that_fails_says_what_it_found() {
+        let at = |slot| Position { slot: polder_types::Seq(slot), index: 0 };
+        let revision = Revision { created: at(1), modified: at(2), version: 2 };
+        let found = Versioned { value: Blob::from(b"off".to_vec()), revision };
+        let words = swap(OsStr::new("lamp"), &Err(Some(found)));
+        assert_eq!((&words["swapped"], &words["found"]["value"]), (&json!(false), &json!("off")));
+        assert_eq!(words["found"]["key"], json!("lamp"));
+        assert_eq!(swap(OsStr::new("lamp"), &Err(None)), json!({"swapped": false, "found": null}));
+        assert_eq!(swap(OsStr::new("lamp"), &Ok(revision)), json!({"swapped": true}));
+    }
 
     #[test]
     fn bytes_that_are_no_text_are_printed_as_digits() {

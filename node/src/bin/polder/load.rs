@@ -9,7 +9,7 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use polder_client::{ResumableClient, SessionState};
 use polder_kv::{Command, Kv, KvError, Operation, Reply, Transaction};
 use polder_node::files::{Readers, write_durably};
@@ -84,14 +84,24 @@ impl State {
     }
 }
 
-/// Reads an input on a thread of its own, from its start; passes over what `state` has acknowledged, and checks that it
+/// Another input than the one that an import was begun with.
+#[derive(Debug, thiserror::Error)]
+#[error("the input is not the one that was begun: {0}")]
+pub(crate) struct OtherInput(String);
+
+/// Reads an input on a thread of its own, from its start; passes over what `known` has acknowledged, and checks that it
 /// is the same.
-pub(crate) fn read_ahead(input: impl BufRead + Send + 'static, state: State) -> mpsc::Receiver<anyhow::Result<Chunk>> {
+pub(crate) fn read_ahead(
+    input: impl BufRead + Send + 'static,
+    key_column: usize,
+    known: Option<State>,
+) -> mpsc::Receiver<anyhow::Result<Chunk>> {
+    let (done, place) = known.map_or((0, Place::default()), |state| (state.session.acknowledged, state.place()));
     let (sender, receiver) = mpsc::channel(CHUNKS_READ_AHEAD);
     std::thread::spawn(move || {
-        let mut chunks = Chunks::new(input, state.key_column);
+        let mut chunks = Chunks::new(input, key_column);
         // A receiver that is gone wants no more.
-        while let Some(next) = next_after(&mut chunks, &state).transpose() {
+        while let Some(next) = next_after(&mut chunks, done, place).transpose() {
             let failed = next.is_err();
             if sender.blocking_send(next).is_err() || failed {
                 break;
@@ -101,21 +111,18 @@ pub(crate) fn read_ahead(input: impl BufRead + Send + 'static, state: State) -> 
     receiver
 }
 
-fn next_after(chunks: &mut Chunks<impl BufRead>, state: &State) -> anyhow::Result<Option<Chunk>> {
-    let done = state.session.acknowledged;
+/// The next chunk after the first `done`, which end at `place`.
+fn next_after(chunks: &mut Chunks<impl BufRead>, done: u64, place: Place) -> anyhow::Result<Option<Chunk>> {
     while let Some(chunk) = chunks.next()? {
-        if chunk.number == done && chunk.after != state.place() {
-            bail!("the input is not the one that was begun: its first {} records differ", state.records);
+        if chunk.number == done && chunk.after != place {
+            return Err(OtherInput(format!("its first {} records differ", place.records)).into());
         }
         if chunk.number > done {
             return Ok(Some(chunk));
         }
     }
     if chunks.number() < done {
-        bail!(
-            "the input is not the one that was begun: it has less than the {} records imported before",
-            state.records
-        );
+        return Err(OtherInput(format!("it has less than the {} records imported before", place.records)).into());
     }
     Ok(None)
 }
@@ -169,7 +176,7 @@ fn command(records: &[Record]) -> Result<Command, KvError> {
     Command::transaction(Transaction { then: puts.collect::<Result<_, _>>()?, ..Transaction::default() })
 }
 
-/// Has all chunks executed, storing the state at `path` as it goes and telling `progress` of every place reached.
+/// Has the chunk `first` and all after it executed, storing the state at `path` as it goes and telling `progress` of every place reached.
 ///
 /// # Errors
 ///
@@ -179,6 +186,7 @@ pub(crate) async fn load(
     client: &ResumableClient<Kv>,
     mut state: State,
     path: &Path,
+    first: Option<Chunk>,
     mut chunks: mpsc::Receiver<anyhow::Result<Chunk>>,
     progress: &(dyn Fn(Place) + Sync),
 ) -> anyhow::Result<State> {
@@ -188,7 +196,7 @@ pub(crate) async fn load(
         answered: BTreeMap::new(),
         settled: (state.session.acknowledged, state.place()),
     };
-    let (mut next, mut failure, mut ended) = (None::<Chunk>, None::<anyhow::Error>, false);
+    let (mut next, mut failure, mut ended) = (first, None::<anyhow::Error>, false);
     let mut stored_at = Instant::now();
     loop {
         let window = state.session.acknowledged + client.window();
@@ -246,6 +254,7 @@ pub(crate) fn default_state_path(input: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
     use polder_types::{ClientId, ClusterId, PublicKey, SessionId};
 
     use super::*;
@@ -261,7 +270,7 @@ mod tests {
 
     fn chunks_after(input: &str, state: &State) -> anyhow::Result<Vec<Chunk>> {
         let mut chunks = Chunks::new(input.as_bytes(), state.key_column);
-        std::iter::from_fn(|| next_after(&mut chunks, state).transpose()).collect()
+        std::iter::from_fn(|| next_after(&mut chunks, state.session.acknowledged, state.place()).transpose()).collect()
     }
 
     fn flight() -> Flight {

@@ -1,6 +1,8 @@
 //! `polder`: the key-value service, replicated. The generic verbs come from the library; the ones that know of keys and
 //! values are here.
 
+#![warn(clippy::print_stdout)]
+
 mod bench;
 mod common;
 mod demo;

@@ -24,11 +24,11 @@ impl Random {
         u64::try_from((u128::from(self.next()) * u128::from(bound)) >> 64).unwrap_or(0)
     }
 
-    /// Fills `bytes`.
-    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+    /// Fills `bytes` with 64 characters of ASCII that are neither blank nor control characters, each as likely.
+    pub(crate) fn fill_printable(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
             let drawn = self.next().to_le_bytes();
-            chunk.iter_mut().zip(drawn).for_each(|(byte, drawn)| *byte = drawn);
+            chunk.iter_mut().zip(drawn).for_each(|(byte, drawn)| *byte = b'0' + (drawn & 63));
         }
     }
 }
@@ -43,6 +43,15 @@ mod tests {
         let drawn: std::collections::BTreeSet<u64> = (0..1_000).map(|_| random.below(4)).collect();
         assert_eq!(drawn, (0..4).collect());
         assert_eq!(random.below(0), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn printable_bytes_are_that() -> anyhow::Result<()> {
+        let mut bytes = [0; 1_001];
+        Random::new()?.fill_printable(&mut bytes);
+        assert!(bytes.iter().all(u8::is_ascii_graphic));
+        assert!(bytes.iter().collect::<std::collections::BTreeSet<_>>().len() > 32);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use polder_kv::KvClient;
+use polder_node::cli::{say, tell};
 use polder_types::NodeStatus;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -37,28 +38,36 @@ const WITHOUT_LEADER: Duration = Duration::from_secs(4);
   polder demo --json | tail -n 1
 
 Everything happens in a temporary folder, which is gone afterwards, also after Ctrl-C. The last line of standard output is JSON.
-Exit status 0 only if every check held.")]
+A number that was not measured, because something ended it before, is null there.
+Exit status 0 only if every check held; 1 if one did not, 2 if that line could not be printed.")]
 pub(crate) struct Demo {
     /// Print the JSON line alone on standard output; the steps go to standard error
     #[arg(long)]
     json: bool,
 }
 
-/// What the demo found.
+/// What the demo found; none where it did not come so far.
 #[derive(Clone, Debug, Default, Serialize)]
 struct Report {
     ok: bool,
     replicas: u16,
-    records_loaded: u64,
-    commands_acknowledged: u64,
-    acknowledged_lost: u64,
-    executed_twice: u64,
-    view_changes: u64,
-    leader_kill_gap_ms: u64,
-    restart_catch_up_ms: u64,
-    roots_equal: bool,
-    ops_per_s: u64,
+    records_loaded: Option<u64>,
+    commands_acknowledged: Option<u64>,
+    acknowledged_lost: Option<u64>,
+    executed_twice: Option<u64>,
+    view_changes: Option<u64>,
+    leader_kill_gap_ms: Option<u64>,
+    restart_catch_up_ms: Option<u64>,
+    roots_equal: Option<bool>,
+    ops_per_s: Option<u64>,
     elapsed_s: f64,
+}
+
+impl Report {
+    /// Whether every check was made, and held.
+    fn holds(&self) -> bool {
+        (self.acknowledged_lost, self.executed_twice, self.roots_equal) == (Some(0), Some(0), Some(true))
+    }
 }
 
 impl Demo {
@@ -68,10 +77,10 @@ impl Demo {
         let played = until_interrupted(self.play(&mut report)).await;
         report.elapsed_s = start.elapsed().as_secs_f64();
         if let Err(error) = &played {
-            eprintln!("it did not end well: {error:#}");
+            tell(format_args!("it did not end well: {error:#}"));
         }
-        report.ok = played.is_ok() && report.acknowledged_lost == 0 && report.executed_twice == 0 && report.roots_equal;
-        println!("{}", serde_json::to_string(&report)?);
+        report.ok = played.is_ok() && report.holds();
+        say(serde_json::to_string(&report)?)?;
         Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -88,9 +97,10 @@ impl Demo {
 
     fn say(&self, words: &str) {
         if self.json {
-            eprintln!("{words}");
+            tell(words);
         } else {
-            println!("{words}");
+            // What is shown of the steps decides nothing: the demo goes on, and says at its end what it came to.
+            say(words).ok();
         }
     }
 
@@ -115,9 +125,10 @@ impl Demo {
         while let Some(ledger) = writers.join_next().await {
             ledgers.push(ledger??);
         }
-        report.commands_acknowledged = ledgers.iter().map(|ledger| ledger.answered).sum();
-        report.ops_per_s = (report.commands_acknowledged as f64 / work_start.elapsed().as_secs_f64()) as u64;
-        self.say(&format!("{} commands acknowledged, {} a second", report.commands_acknowledged, report.ops_per_s));
+        let acknowledged = ledgers.iter().map(|ledger| ledger.answered).sum();
+        let ops_per_s = (acknowledged as f64 / work_start.elapsed().as_secs_f64()) as u64;
+        (report.commands_acknowledged, report.ops_per_s) = (Some(acknowledged), Some(ops_per_s));
+        self.say(&format!("{acknowledged} commands acknowledged, {ops_per_s} a second"));
         let client = clients.first().context("a client")?;
         self.verify(client, &ledgers, report).await?;
         for client in &clients {
@@ -135,9 +146,12 @@ impl Demo {
         })
         .await?;
         bar.finish_and_clear();
-        report.records_loaded = done.place().records;
-        let rate = report.records_loaded as f64 / start.elapsed().as_secs_f64();
-        self.say(&format!("loaded {} named characters of Unicode, {rate:.0} records a second", report.records_loaded));
+        let records = done.place().records;
+        report.records_loaded = Some(records);
+        let rate = records as f64 / start.elapsed().as_secs_f64();
+        self.say(&format!(
+            "loaded {records} records, {rate:.0} a second: the named characters of Unicode, and their source"
+        ));
         Ok(())
     }
 
@@ -154,11 +168,11 @@ impl Demo {
         cluster.kill(leads).await?;
         let statuses = cluster.wait("new leader", |statuses| leader(statuses).is_some()).await?;
         tokio::time::sleep(WITHOUT_LEADER).await;
-        report.leader_kill_gap_ms = ms(pulse.gap());
+        let gap_ms = ms(pulse.gap());
+        report.leader_kill_gap_ms = Some(gap_ms);
         self.say(&format!(
-            "replica {} leads; no write was acknowledged for {} ms",
-            leader(&statuses).context("no replica leads")?,
-            report.leader_kill_gap_ms
+            "replica {} leads; no write was acknowledged for {gap_ms} ms",
+            leader(&statuses).context("no replica leads")?
         ));
 
         let goal = executed(&cluster.statuses().await?);
@@ -168,8 +182,9 @@ impl Demo {
             statuses.get(leads).and_then(Option::as_ref).is_some_and(|status| status.executed.0 >= goal)
         };
         cluster.wait("replica that caught up", back).await?;
-        report.restart_catch_up_ms = ms(start.elapsed());
-        self.say(&format!("replica {leads} is back and had caught up after {} ms", report.restart_catch_up_ms));
+        let catch_up_ms = ms(start.elapsed());
+        report.restart_catch_up_ms = Some(catch_up_ms);
+        self.say(&format!("replica {leads} is back and had caught up after {catch_up_ms} ms"));
         tokio::time::sleep(CALM).await;
         Ok(())
     }
@@ -188,7 +203,7 @@ impl Demo {
             let found: std::collections::BTreeSet<Vec<u8>> = lines(&found).into_iter().collect();
             faults.lost += lines(RECORDS).iter().filter(|line| !found.contains(*line)).count().max(1) as u64;
         }
-        (report.acknowledged_lost, report.executed_twice) = (faults.lost, faults.twice);
+        (report.acknowledged_lost, report.executed_twice) = (Some(faults.lost), Some(faults.twice));
         self.say(&format!("of all that was acknowledged {} is lost, {} was executed twice", faults.lost, faults.twice));
         Ok(())
     }
@@ -197,10 +212,11 @@ impl Demo {
         let statuses = cluster.wait("common checkpoint", is_common).await?;
         let mut roots = statuses.iter().flatten().map(|status| status.root);
         let first = roots.next().context("no replica answers")?;
-        report.roots_equal = roots.all(|root| root == first);
-        report.view_changes = statuses.iter().flatten().map(|status| status.view.0).max().unwrap_or(0);
-        let verdict = if report.roots_equal { "one state root" } else { "different state roots" };
-        self.say(&format!("all four have {verdict} at their common checkpoint; {} view changes", report.view_changes));
+        let is_one = roots.all(|root| root == first);
+        let view_changes = statuses.iter().flatten().map(|status| status.view.0).max().unwrap_or(0);
+        (report.roots_equal, report.view_changes) = (Some(is_one), Some(view_changes));
+        let verdict = if is_one { "one state root" } else { "different state roots" };
+        self.say(&format!("all four have {verdict} at their common checkpoint; {view_changes} view changes"));
         Ok(())
     }
 }
@@ -227,4 +243,35 @@ fn is_common(statuses: &[Option<NodeStatus>]) -> bool {
     let shown: std::collections::BTreeSet<_> =
         statuses.iter().map(|status| status.map(|status| (status.executed, status.stable))).collect();
     shown.len() == 1 && !shown.contains(&None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_measured_is_null_and_no_success() -> anyhow::Result<()> {
+        let mut report = Report { replicas: REPLICAS, records_loaded: Some(9), ..Report::default() };
+        let words = serde_json::to_value(&report)?;
+        assert_eq!((&words["records_loaded"], &words["replicas"]), (&9.into(), &4.into()));
+        for name in ["acknowledged_lost", "executed_twice", "roots_equal", "view_changes", "ops_per_s"] {
+            assert!(words[name].is_null(), "{name}");
+        }
+        (report.acknowledged_lost, report.executed_twice) = (Some(0), Some(0));
+        assert!(!report.holds());
+        report.roots_equal = Some(true);
+        assert!(report.holds());
+        report.executed_twice = Some(1);
+        assert!(!report.holds());
+        Ok(())
+    }
+
+    /// The words of node/data/README.md: a record is a line, one of them says where the others come from.
+    #[test]
+    fn the_data_has_as_many_records_as_is_said_of_it() {
+        let words = include_str!("../../../../data/README.md");
+        assert_eq!(RECORDS.iter().filter(|byte| **byte == b'\n').count(), 34_824);
+        assert_eq!(RECORDS.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"U+")).count(), 34_823);
+        assert!(words.contains("34 823 named characters") && words.contains("34 824 records"));
+    }
 }
