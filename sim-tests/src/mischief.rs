@@ -85,7 +85,8 @@ impl Troublemaker {
     fn impossible(&mut self, others: &[SessionId], highest: Seq) -> Vec<Sent> {
         let random = &mut self.random;
         let foreign = random.pick(others).copied().unwrap_or_default();
-        let ahead = SessionId(Position { slot: highest.plus(random.range(1, 1_000_000)), index: 0 });
+        let slots = if random.chance(500) { random.range(1, 24) } else { random.range(1, 1_000_000) };
+        let ahead = SessionId(Position { slot: highest.plus(slots), index: 0 });
         let far = Seq(self.interval_slots << random.range(10, 40));
         let call = match random.range(0, 4) {
             0 => commands(foreign, 0, 1, 1),

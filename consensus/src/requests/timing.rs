@@ -116,7 +116,10 @@ impl Requests {
             let executable = executable.or_else(|| lane.waiting.keys().next().filter(|_| tick.time_all).copied());
             hopeless.extend(beyond_hope);
             let unknown = lane.unknown(tick.next, &self.limits);
-            hopeless.extend(unopened(*id, lane, &unknown, tick, self.limits.timeout_max_ms));
+            let unopened = unopened(*id, lane, &unknown, tick, self.limits.timeout_max_ms);
+            #[cfg(polder_mutations)]
+            let unopened = if tick.time_all { Vec::new() } else { unopened };
+            hopeless.extend(unopened);
             // Also what may execute is forwarded, or it waits here for as long as the leader does not know of it.
             let Some(key) = executable.or_else(|| unknown.first().copied()) else { continue };
             let Some(first) = lane.waiting.get_mut(&key) else { continue };
