@@ -57,16 +57,20 @@ impl NodeVerb {
             None => None,
         };
         tracing::info!(replica = %config.me, cluster = %config.genesis.cluster(), "recovering");
-        // Recovery may take minutes and cannot be interrupted: meanwhile the admin port and whoever ends this are served.
-        let starting = tokio::task::spawn_blocking({
+        // Recovery may take minutes and cannot be interrupted, not by ending the process either, for RocksDB does not bear
+        // that while a thread is inside it: meanwhile the admin port and whoever ends this are served.
+        let mut starting = tokio::task::spawn_blocking({
             let config = config.clone();
             move || start::<S>(&config, identity, wiring)
         });
         let mut node = tokio::select! {
             biased;
-            started = starting => started.context("the start has panicked")??,
+            started = &mut starting => started.context("the start has panicked")??,
             () = ending.asked() => {
-                tracing::info!("asked to end while it recovered: ended");
+                tracing::info!("asked to end while it recovers: it ends when that is done");
+                let mut node = starting.await.context("the start has panicked")??;
+                node.stop();
+                node.ended().await?;
                 return Ok(ExitCode::SUCCESS);
             }
         };
