@@ -42,8 +42,8 @@ impl Pace {
         if waiting == 0 {
             return false;
         }
-        let since_ms = *self.held_since_ms.get_or_insert(now_ms);
-        self.returning > 0 || (waiting <= pending && now_ms < since_ms.saturating_add(HOLD_MS))
+        let until_ms = self.held_since_ms.get_or_insert(now_ms).saturating_add(HOLD_MS);
+        (self.returning > 0 || waiting <= pending) && now_ms < until_ms
     }
 
     /// When to look again, even if nothing happens.
@@ -108,5 +108,15 @@ mod tests {
         assert!(!pace.holds_back(25, 4, 4));
         pace.sent();
         assert!(pace.holds_back(26, 4, 4));
+    }
+
+    #[test]
+    fn callers_that_are_answered_again_and_again_hold_nobody_back_for_ever() {
+        let mut pace = Pace::default();
+        let held = |now_ms| {
+            pace.answered(now_ms, 1);
+            pace.holds_back(now_ms, 1, 0)
+        };
+        assert_eq!((10..100).map(held).take_while(|is_held| *is_held).count(), 25);
     }
 }
