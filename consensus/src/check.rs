@@ -1,6 +1,6 @@
 //! The invariants, as one block.
 
-use crate::Core;
+use crate::{Core, EvidenceKind};
 
 impl Core {
     /// Asserts the invariants: cheap enough to be called after every step.
@@ -65,7 +65,10 @@ impl Core {
         assert!(held <= length.saturating_mul(5).saturating_add(listed), "bodies are bounded");
         assert!(wanted <= length.saturating_mul(3), "pulled bodies are bounded");
         assert!(self.leading.changes.len() <= replicas, "one VIEW-CHANGE a replica");
-        assert!(self.caught.len() <= replicas.saturating_mul(5), "evidence is reported once a replica and kind");
+        assert!(
+            self.caught.len() <= replicas.saturating_mul(EvidenceKind::ALL.len()),
+            "evidence is reported once a replica and kind"
+        );
         if let Some(start) = &self.term.start {
             assert!(start.chosen.len() <= length, "a NEW-VIEW forces at most L slots");
         }

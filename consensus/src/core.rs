@@ -10,6 +10,7 @@ use polder_types::{
 
 use crate::batching::Leading;
 use crate::bodies::Bodies;
+use crate::evidence::EvidenceKind;
 use crate::peers::Peers;
 use crate::progress::{Progress, Timer};
 use crate::requests::Requests;
@@ -42,8 +43,8 @@ pub struct Core {
     pub(crate) requests: Requests,
     pub(crate) leading: Leading,
     pub(crate) peers: Peers,
-    /// Against whom evidence of which kind was given: one of each is enough (R41).
-    pub(crate) caught: BTreeSet<(ReplicaId, u8)>,
+    /// Against whom evidence of which kind was given: one of each is enough, of the one epoch of a core (R41).
+    pub(crate) caught: BTreeSet<(ReplicaId, EvidenceKind)>,
     pub(crate) ignored: BTreeMap<Ignored, u64>,
     pub(crate) view_changes: u64,
     /// When the decided slots last went on, by the logical clock.

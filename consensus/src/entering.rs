@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use polder_types::{Certificate, Checkpoint, Digest, ReplicaId, Seq, Signed, View};
 
-use crate::evidence::{self, NEW_VIEWS, VIEW_CHANGES};
+use crate::evidence::{self, EvidenceKind};
 use crate::new_view::{Plan, plan};
 use crate::progress::Timer;
 use crate::verify::carried;
@@ -93,7 +93,7 @@ impl Core {
         let is_leader = self.is_leader() || mutated!(self, NewViewJudgedByHeld);
         let differs = |held: &Arc<VerifiedMessage>| match held.message() {
             Message::ViewChange(held, _) => {
-                Some(held.statement.body) != body && !self.caught.contains(&(by, VIEW_CHANGES))
+                Some(held.statement.body) != body && !self.caught.contains(&(by, EvidenceKind::ViewChanges))
             }
             _ => false,
         };
@@ -102,7 +102,7 @@ impl Core {
 
     /// Whether a NEW-VIEW for the current view is of use: the first, and one that is evidence.
     pub(crate) fn wants_new_view(&self, by: ReplicaId, body: Option<Digest>) -> bool {
-        let differs = |start: &Start| start.body != body && !self.caught.contains(&(by, NEW_VIEWS));
+        let differs = |start: &Start| start.body != body && !self.caught.contains(&(by, EvidenceKind::NewViews));
         by == self.leader() && self.term.view > View::ZERO && self.term.start.as_ref().is_none_or(differs)
     }
 

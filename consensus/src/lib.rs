@@ -116,6 +116,7 @@ mod window;
 
 pub use self::core::{Core, RecoveredLog};
 pub use config::Config;
+pub use evidence::{EVIDENCE_BYTES_MAX, Evidence, EvidenceKind, Misdeed, NotEvidence, verify_evidence};
 pub use ignored::Ignored;
 pub use input::{Input, Now, SessionWindow};
 pub use message::{
@@ -124,7 +125,7 @@ pub use message::{
 };
 #[cfg(polder_mutations)]
 pub use mutation::Mutation;
-pub use output::{CommittedBatch, Evidence, Output, Refusal, Ticket, To, Why};
+pub use output::{CommittedBatch, Output, Refusal, Ticket, To, Why};
 pub use record::Record;
 pub use status::Status;
 pub use verify::{Authentic, BadMessage, Seen, VerifiedMessage, verify};

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use polder_types::{Added, Certificate, Digest, Seq, Signed, history_after};
 
 use crate::bodies::Body;
-use crate::evidence::{PROPOSALS, VOTES};
+use crate::evidence::EvidenceKind;
 use crate::progress::Timer;
 use crate::verify::part;
 use crate::window::{Accepted, Decided};
@@ -338,7 +338,7 @@ impl Core {
         // A second, different vote is evidence (R41), of which one is enough.
         let by = header.by.unwrap_or_default();
         let voted = tally.vote(by).map(|vote| vote.statement.digest);
-        let is_evidence = voted != header.digest && !self.caught.contains(&(by, VOTES));
+        let is_evidence = voted != header.digest && !self.caught.contains(&(by, EvidenceKind::Votes));
         open && (voted.is_none() || is_evidence || mutated!(self, VotesCountedTwice))
     }
 
@@ -346,7 +346,7 @@ impl Core {
     pub(crate) fn wants_proposal(&self, slot: Seq, digest: Option<Digest>) -> bool {
         let Some(start) = &self.term.start else { return false };
         let accepted = self.window.slots.get(&slot).and_then(|state| state.accepted_in(self.term.view));
-        let is_caught = self.caught.contains(&(self.leader(), PROPOSALS));
+        let is_caught = self.caught.contains(&(self.leader(), EvidenceKind::Proposals));
         slot > start.last
             && self.window.contains(slot)
             && accepted.is_none_or(|accepted| Some(accepted.digest) != digest && !is_caught)

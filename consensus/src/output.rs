@@ -1,13 +1,12 @@
 //! What a core asks for.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use polder_types::{Batch, Blob, Certificate, Checkpoint, ClientId, Digest, ReplicaId, Seq, Signed};
+use polder_types::{Batch, Blob, Certificate, Checkpoint, ClientId, Digest, ReplicaId, Seq};
 
-use crate::{NewView, Proposal, Record, VerifiedMessage, ViewChange, ViewChangeBody, Vote};
+use crate::{Evidence, Record, VerifiedMessage};
 
 /// To whom a message goes. Never to oneself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,35 +44,6 @@ pub struct CommittedBatch {
 pub enum Refusal {
     /// Too much waits already: try again later.
     Busy,
-}
-
-/// Two signed statements that no correct replica makes both (R41).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// Two proposals for one slot of one view.
-    Proposals(Signed<Proposal>, Signed<Proposal>),
-    /// Two votes of one phase for one slot of one view.
-    Votes(Signed<Vote>, Signed<Vote>),
-    /// Two VIEW-CHANGEs for one view.
-    ViewChanges(Signed<ViewChange>, Signed<ViewChange>),
-    /// Two NEW-VIEWs for one view.
-    NewViews(Signed<NewView>, Signed<NewView>),
-    /// A COMMIT, and a VIEW-CHANGE for a later view that leaves out, or contradicts, what the COMMIT promised.
-    Forgotten(Signed<Vote>, Box<(Signed<ViewChange>, ViewChangeBody)>),
-}
-
-impl Evidence {
-    /// Who is caught.
-    #[must_use]
-    pub fn culprit(&self) -> ReplicaId {
-        match self {
-            Self::Proposals(first, _) => first.by,
-            Self::Votes(first, _) => first.by,
-            Self::ViewChanges(first, _) => first.by,
-            Self::NewViews(first, _) => first.by,
-            Self::Forgotten(commit, _) => commit.by,
-        }
-    }
 }
 
 /// Why a core stops for good: a fault outside the model.

@@ -1,5 +1,6 @@
 //! One core at a time: a test for each rule that is not better seen in a whole cluster.
 
+mod evidence;
 mod order;
 mod standing;
 mod views;

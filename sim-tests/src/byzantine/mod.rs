@@ -5,31 +5,57 @@
 //! another's. One kind of lie a file.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use polder_consensus::Message;
-use polder_node::replica::{Mark, PeerMessage};
-use polder_types::{Blob, Digest, Keyring, NodeFrame, Quorum, ReplicaId, Seq, Signed, SigningKey, Statement, View};
+use polder_consensus::{Message, Now};
+use polder_node::replica::{Event, Mark, PeerMessage, VerifiedPeer};
+use polder_types::{
+    Blob, Digest, Genesis, Keyring, NodeFrame, Quorum, ReplicaId, Seq, Signed, SigningKey, Statement, View,
+};
 
 use crate::random::Random;
 
+mod absurd_batches;
+mod accomplices;
 mod conflicting_votes;
 mod equivocating_leader;
 mod false_checkpoints;
 mod false_status;
+mod floods;
+mod forged_votes;
+mod garbage;
+mod half_prepared;
 mod hidden_entries;
+mod instead;
+mod lost_votes;
 mod mutated_fields;
+mod old_entries;
+mod replays;
 mod selective_new_view;
 mod silent_leader;
+mod slow_leader;
 mod starving_leader;
+mod stitched_certificates;
 mod suspicion;
+mod twins;
+mod two_stories;
 mod withheld_votes;
 mod wrong_chunks;
 mod wrong_replies;
+
+/// Messages of a liar, and to whom.
+pub type Said = Vec<(ReplicaId, PeerMessage)>;
 
 /// What one kind of lie does.
 pub trait Actor {
     /// Its name, for traces.
     fn name(&self) -> &'static str;
+
+    /// What it does about something that its replica is about to be given: whether that gets it, and what is sent.
+    fn hears(&mut self, plot: &mut Plot<'_>, event: &Event) -> (bool, Said) {
+        let _ = (plot, event);
+        (true, Vec::new())
+    }
 
     /// What becomes of a message on its way to one replica: nothing, itself, others.
     fn outgoing(&mut self, plot: &mut Plot<'_>, to: ReplicaId, message: PeerMessage) -> Vec<PeerMessage> {
@@ -44,10 +70,23 @@ pub trait Actor {
     }
 
     /// What it makes up by itself, now and then.
-    fn make_up(&mut self, plot: &mut Plot<'_>) -> Vec<(ReplicaId, PeerMessage)> {
+    fn make_up(&mut self, plot: &mut Plot<'_>) -> Said {
         let _ = plot;
         Vec::new()
     }
+}
+
+/// A link that the adversary, who rules the network until it is healed, has cut: what it carries is lost.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// From whom, a bit each.
+    pub from: u128,
+    /// To whom, a bit each.
+    pub to: u128,
+    /// Whether only votes are lost.
+    pub only_votes: bool,
+    /// Until when, in microseconds.
+    pub until_us: u64,
 }
 
 /// A second proposal for a slot of a view, and who is shown it instead of the first.
@@ -72,9 +111,22 @@ pub struct Shared {
     pub digests: BTreeMap<Seq, Vec<Digest>>,
     /// The highest view seen.
     pub view: View,
+    /// The links that are cut, by the liar that cut them.
+    pub cuts: BTreeMap<ReplicaId, Vec<Cut>>,
 }
 
 impl Shared {
+    /// Whether a message between two replicas is lost.
+    #[must_use]
+    pub fn loses(&self, now_us: u64, from: ReplicaId, to: ReplicaId, message: &VerifiedPeer) -> bool {
+        let is_vote =
+            matches!(message, VerifiedPeer::Ordering(message, _) if matches!(message.message(), Message::Vote(_)));
+        let is_lost = |cut: &Cut| {
+            cut.until_us > now_us && is_in(cut.from, from) && is_in(cut.to, to) && (is_vote || !cut.only_votes)
+        };
+        self.cuts.values().flatten().any(is_lost)
+    }
+
     /// Takes note of a message that a liar sends or receives.
     pub fn note(&mut self, message: &Message) {
         let header = message.header();
@@ -102,6 +154,14 @@ pub struct Plot<'a> {
     pub key: &'a SigningKey,
     /// The cluster.
     pub keyring: &'a Keyring,
+    /// The configuration that it started from.
+    pub genesis: &'a Arc<Genesis>,
+    /// Its clocks.
+    pub now: Now,
+    /// Simulated time, in microseconds.
+    pub now_us: u64,
+    /// Whether chaos is over.
+    pub is_healed: bool,
     /// What all liars know.
     pub shared: &'a mut Shared,
     /// Where it draws from.
@@ -125,6 +185,17 @@ impl Plot<'_> {
         u128::from(self.random.bits())
     }
 
+    /// The replica that leads so many views after this one.
+    #[must_use]
+    pub fn after_me(&self, places: u64) -> ReplicaId {
+        self.quorum().leader(View(u64::from(self.me.0) + places))
+    }
+
+    /// Cuts these links in place of those that it cut before.
+    pub fn cut(&mut self, cuts: Vec<Cut>) {
+        self.shared.cuts.insert(self.me, cuts);
+    }
+
     /// All others.
     pub fn others(&self) -> impl Iterator<Item = ReplicaId> + use<> {
         let me = self.me;
@@ -138,6 +209,12 @@ pub fn is_in(set: u128, replica: ReplicaId) -> bool {
     set >> u32::from(replica.0 % 128) & 1 == 1
 }
 
+/// A replica as a bit.
+#[must_use]
+pub fn bit(replica: ReplicaId) -> u128 {
+    1 << u32::from(replica.0 % 128)
+}
+
 /// A replica that lies: the kinds of lies that it tells, and which of them it is telling now.
 pub struct Liar {
     actors: Vec<(bool, Box<dyn Actor>)>,
@@ -149,9 +226,9 @@ impl Liar {
     #[must_use]
     pub fn new(lies: &[&str], random: &mut Random) -> Self {
         let mut actors: Vec<(bool, Box<dyn Actor>)> = Vec::new();
-        for make in kinds() {
+        for (per_mille, make) in kinds() {
             let actor = make(random);
-            let (is_told, is_active) = (random.chance(350), random.chance(600));
+            let (is_told, is_active) = (random.chance(per_mille), random.chance(600));
             if lies.contains(&actor.name()) {
                 actors.push((true, actor));
             } else if lies.is_empty() && is_told {
@@ -181,6 +258,17 @@ impl Liar {
         }
     }
 
+    /// What it does about something that its replica is about to be given: whether that gets it, and what is sent.
+    pub fn hears(&mut self, plot: &mut Plot<'_>, event: &Event) -> (bool, Said) {
+        let mut all = (true, Vec::new());
+        for (_, actor) in self.actors.iter_mut().filter(|(is_active, _)| *is_active) {
+            let (goes_on, said) = actor.hears(plot, event);
+            all.0 &= goes_on;
+            all.1.extend(said);
+        }
+        all
+    }
+
     /// What becomes of a message on its way to one replica.
     pub fn outgoing(&mut self, plot: &mut Plot<'_>, to: ReplicaId, message: PeerMessage) -> Vec<PeerMessage> {
         let mut messages = vec![message];
@@ -197,7 +285,7 @@ impl Liar {
     }
 
     /// What it makes up by itself.
-    pub fn make_up(&mut self, plot: &mut Plot<'_>) -> Vec<(ReplicaId, PeerMessage)> {
+    pub fn make_up(&mut self, plot: &mut Plot<'_>) -> Said {
         let active = self.actors.iter_mut().filter(|(is_active, _)| *is_active);
         active.flat_map(|(_, actor)| actor.make_up(plot)).collect()
     }
@@ -205,21 +293,36 @@ impl Liar {
 
 type Make = fn(&mut Random) -> Box<dyn Actor>;
 
-fn kinds() -> [Make; 13] {
+/// Every kind of lie, and how many liars in a thousand tell it. Those that rule the network or follow one plan are rare:
+/// they keep others from happening.
+fn kinds() -> [(u64, Make); 26] {
     [
-        |random| Box::new(equivocating_leader::EquivocatingLeader::new(random)),
-        |random| Box::new(silent_leader::SilentLeader::new(random)),
-        |random| Box::new(withheld_votes::WithheldVotes::new(random)),
-        |random| Box::new(conflicting_votes::ConflictingVotes::new(random)),
-        |random| Box::new(hidden_entries::HiddenEntries::new(random)),
-        |_| Box::new(selective_new_view::SelectiveNewView),
-        |_| Box::new(false_status::FalseStatus),
-        |_| Box::new(false_checkpoints::FalseCheckpoints),
-        |_| Box::new(suspicion::Suspicion),
-        |random| Box::new(mutated_fields::MutatedFields::new(random)),
-        |_| Box::<starving_leader::StarvingLeader>::default(),
-        |_| Box::new(wrong_chunks::WrongChunks),
-        |_| Box::new(wrong_replies::WrongReplies),
+        (300, |random| Box::new(equivocating_leader::EquivocatingLeader::new(random))),
+        (250, |random| Box::new(silent_leader::SilentLeader::new(random))),
+        (250, |random| Box::new(withheld_votes::WithheldVotes::new(random))),
+        (250, |random| Box::new(conflicting_votes::ConflictingVotes::new(random))),
+        (300, |random| Box::new(hidden_entries::HiddenEntries::new(random))),
+        (250, |_| Box::new(selective_new_view::SelectiveNewView)),
+        (200, |_| Box::new(false_status::FalseStatus)),
+        (200, |_| Box::new(false_checkpoints::FalseCheckpoints)),
+        (250, |_| Box::new(suspicion::Suspicion)),
+        (250, |random| Box::new(mutated_fields::MutatedFields::new(random))),
+        (100, |_| Box::<starving_leader::StarvingLeader>::default()),
+        (200, |_| Box::new(wrong_chunks::WrongChunks)),
+        (250, |_| Box::new(wrong_replies::WrongReplies)),
+        (100, |random| Box::new(slow_leader::SlowLeader::new(random))),
+        (100, |random| Box::new(absurd_batches::AbsurdBatches::new(random))),
+        (100, |random| Box::new(forged_votes::ForgedVotes::new(random))),
+        (200, |_| Box::<stitched_certificates::StitchedCertificates>::default()),
+        (250, |_| Box::<old_entries::OldEntries>::default()),
+        (200, |random| Box::new(replays::Replays::new(random))),
+        (100, |random| Box::new(garbage::Garbage::new(random))),
+        (60, |random| Box::new(floods::Floods::new(random))),
+        (250, |_| Box::<accomplices::Accomplices>::default()),
+        (60, |random| Box::new(twins::Twins::new(random))),
+        (60, |random| Box::new(half_prepared::HalfPrepared::new(random))),
+        (60, |_| Box::<two_stories::TwoStories>::default()),
+        (20, |_| Box::<lost_votes::LostVotes>::default()),
     ]
 }
 
@@ -234,6 +337,15 @@ pub fn say(message: Message) -> PeerMessage {
 pub fn ordering(message: &PeerMessage) -> Option<&Message> {
     match message {
         PeerMessage::Ordering(message, _) => Some(message),
+        _ => None,
+    }
+}
+
+/// The ordering message in a peer's message that a liar hears.
+#[must_use]
+pub fn heard(event: &Event) -> Option<(ReplicaId, &Message)> {
+    match event {
+        Event::Peer { from, message: VerifiedPeer::Ordering(message, _) } => Some((*from, message.message())),
         _ => None,
     }
 }

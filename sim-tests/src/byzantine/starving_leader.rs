@@ -1,19 +1,17 @@
 //! A leader that serves all clients but one: it leaves that one's requests out of every batch, and otherwise leads well.
 
-use std::collections::BTreeMap;
-
-use polder_consensus::{Message, Proposal, Vote};
+use polder_consensus::Message;
 use polder_node::replica::PeerMessage;
-use polder_types::{Batch, ClientId, Digest, ReplicaId, Seq, View};
+use polder_types::{Batch, ClientId, ReplicaId};
 
-use super::{Actor, Plot, say};
+use super::instead::Instead;
+use super::{Actor, Plot};
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct StarvingLeader {
     victim: Option<ClientId>,
-    /// What it proposes instead of what it would.
-    instead: BTreeMap<(View, Seq), (Digest, Digest)>,
+    instead: Instead,
 }
 
 impl Actor for StarvingLeader {
@@ -30,23 +28,10 @@ impl Actor for StarvingLeader {
                 self.victim = clients.map(|request| request.client).chain(self.victim).min();
                 let victim = self.victim;
                 batch.requests.retain(|request| request.request().is_ok_and(|request| Some(request.client) != victim));
-                let body = batch.to_blob();
-                let digest = Batch::digest(&body);
-                let at = (proposal.statement.view, proposal.statement.slot);
-                self.instead.insert(at, (proposal.statement.digest, digest));
-                if self.instead.len() > 128 {
-                    self.instead.pop_first();
-                }
-                let proposal = plot.sign(Proposal { digest, ..proposal.statement });
-                vec![say(Message::Proposal(proposal, body))]
+                vec![self.instead.propose(plot, &proposal, &batch)]
             }
             PeerMessage::Ordering(Message::Vote(vote), _) if vote.by == plot.me => {
-                let instead = self.instead.get(&(vote.statement.view, vote.statement.slot));
-                let digest = match instead {
-                    Some((own, instead)) if *own == vote.statement.digest => *instead,
-                    _ => vote.statement.digest,
-                };
-                vec![say(Message::Vote(plot.sign(Vote { digest, ..vote.statement })))]
+                vec![self.instead.vote(plot, &vote)]
             }
             other => vec![other],
         }

@@ -3,6 +3,7 @@
 //!
 //! R41 ("crashes and restarts of correct replicas never produce one"), R20.
 
+use polder_consensus::{Evidence, Misdeed, NotEvidence};
 use polder_types::ReplicaId;
 
 use super::{Verdict, violation};
@@ -20,6 +21,19 @@ pub fn check(by: ReplicaId, accused: ReplicaId, is_liar: bool, what: &str) -> Ve
         return Ok(());
     }
     violation(NAME, format!("{by} accuses {accused}, which is correct: {what}"))
+}
+
+/// Evidence that was reported must prove what it says to anybody, by its bytes alone.
+///
+/// # Errors
+///
+/// When it does not, or names another.
+pub fn proves(found: &Evidence, verdict: Result<Misdeed, NotEvidence>) -> Verdict {
+    match verdict {
+        Ok(misdeed) if (misdeed.culprit, misdeed.kind) == (found.culprit(), found.kind()) => Ok(()),
+        Ok(misdeed) => violation(NAME, format!("evidence against {} names otherwise: {misdeed}", found.culprit())),
+        Err(why) => violation(NAME, format!("evidence against {} proves nothing: {why}", found.culprit())),
+    }
 }
 
 #[cfg(test)]

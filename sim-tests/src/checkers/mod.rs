@@ -4,6 +4,7 @@
 use std::fmt;
 
 pub mod agreement;
+pub mod archive;
 pub mod bounded_tables;
 pub mod certificates;
 pub mod equal_roots;

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use polder_checkpoint::StoreError;
-use polder_consensus::To;
+use polder_consensus::{To, verify_evidence};
 use polder_node::replica::{Action, Disk, Event, PeerMessage, VerifiedPeer, verify_peer};
 use polder_types::{ClientId, NodeFrame, ReplicaId};
 
@@ -28,6 +28,13 @@ impl World {
         }
         let mut actions = Vec::new();
         let is_liar = self.hosts[host].liar.is_some();
+        if is_liar && self.hosts[host].is_up() {
+            let (goes_on, said) = self.with_liar(host, |liar, plot| liar.hears(plot, &event));
+            said.into_iter().for_each(|(to, message)| self.send_lie(host, to, message));
+            if !goes_on {
+                return Ok(());
+            }
+        }
         let Some(replica) = self.hosts[host].replica.as_mut() else { return Ok(()) };
         self.counts.steps += 1;
         if is_liar {
@@ -88,6 +95,8 @@ impl World {
                     let accused = found.culprit();
                     let is_liar = self.hosts[usize::from(accused.0)].liar.is_some();
                     evidence::check(self.hosts[host].id, accused, is_liar, &format!("{found:?}"))?;
+                    evidence::proves(&found, verify_evidence(&self.keyring, &found.to_bytes()))?;
+                    self.named.insert((accused, found.kind()));
                 }
                 Action::Misled(accused) if is_correct => {
                     let is_liar = self.hosts[usize::from(accused.0)].liar.is_some();
@@ -200,6 +209,9 @@ impl World {
             Err(why) => return Certificates::sent(me, &message.to_string(), Err(why)),
         };
         self.note(&verified)?;
+        if let VerifiedPeer::Ordering(message, _) = &verified {
+            self.checkers.archive.sent(me, message.message(), &self.keyring)?;
+        }
         if let VerifiedPeer::Checkpoint(signed, _) = &verified
             && signed.by == me
         {
@@ -279,6 +291,10 @@ impl World {
             me: self.hosts[host].id,
             key: &self.keys[host],
             keyring: &self.keyring,
+            genesis: &self.genesis,
+            now: self.hosts[host].clocks(self.now_us),
+            now_us: self.now_us,
+            is_healed: self.healed_at_us.is_some(),
             shared: &mut self.shared,
             random: &mut self.liar_random,
         };

@@ -15,11 +15,11 @@ mod host;
 mod manual;
 mod observe;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use polder_consensus::Seen;
+use polder_consensus::{EvidenceKind, Seen};
 use polder_executor::Frozen;
 use polder_node::replica::{Disk, Event, Replica, ReplicaConfig, Start, VerifiedPeer, verify_peer};
 use polder_types::{
@@ -144,6 +144,8 @@ pub struct World {
     pub hosts: Vec<Host>,
     /// The clients.
     pub clients: Vec<Client>,
+    /// Whom correct replicas have evidence against, and of what kind.
+    pub named: BTreeSet<(ReplicaId, EvidenceKind)>,
     /// The bug planted in every correct replica.
     #[cfg(polder_mutations)]
     pub mutation: Option<polder_consensus::Mutation>,
@@ -211,6 +213,7 @@ impl World {
             checkers: Checkers::new(&options.constants, keyring.quorum()),
             counts: Counts::default(),
             clients: clients.collect(),
+            named: BTreeSet::new(),
             #[cfg(polder_mutations)]
             mutation: None,
             genesis: Arc::new(genesis),
@@ -464,8 +467,14 @@ impl World {
         }
     }
 
-    /// Hands a message to the network.
+    /// Hands a message to the network, which the adversary rules until it is healed.
     fn post(&mut self, from: Party, to: Party, message: Parcel) {
+        if self.healed_at_us.is_none()
+            && let Parcel::Peer(said) = &message
+            && self.shared.loses(self.now_us, ReplicaId(from.0 as u8), ReplicaId(to.0 as u8), said)
+        {
+            return;
+        }
         if self.healed_at_us.is_some() && self.network.is_lossy_when_healed() {
             let what = Digest::of(Domain::Seen, format!("{}>{} {message}", from.0, to.0).as_bytes());
             let what = u64::from_le_bytes(std::array::from_fn(|index| what.0[index]));

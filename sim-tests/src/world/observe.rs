@@ -9,6 +9,7 @@ use polder_types::{Batch, Constants, Digest, Quorum, Seq};
 
 use super::World;
 use crate::checkers::agreement::Agreement;
+use crate::checkers::archive::Archive;
 use crate::checkers::bounded_tables::{self, Sizes};
 use crate::checkers::certificates::Certificates;
 use crate::checkers::equal_roots::EqualRoots;
@@ -22,6 +23,8 @@ const BATCHES_MAX: usize = 4_096;
 pub struct Checkers {
     /// See the checker.
     pub agreement: Agreement,
+    /// See the checker.
+    pub archive: Archive,
     /// See the checker.
     pub validity: Validity,
     /// See the checker.
@@ -38,6 +41,7 @@ impl Checkers {
     pub fn new(constants: &Constants, quorum: Quorum) -> Self {
         Self {
             agreement: Agreement::default(),
+            archive: Archive::default(),
             validity: Validity::default(),
             equal_roots: EqualRoots::default(),
             certificates: Certificates::default(),

@@ -1,6 +1,6 @@
 //! Ordering, healing, bounds.
 
-use polder_consensus::{Evidence, Fetch, Input, Message, Output, Phase, RecoveredLog, Suspect};
+use polder_consensus::{Fetch, Input, Message, Output, Phase, RecoveredLog, Suspect};
 use polder_types::{Batch, Call, ClientId, Epoch, Proof, ReplicaId, Request, Seq, SigningKey, View};
 
 use super::{WINDOW, decide, empty_status, forged_batch};
@@ -230,30 +230,6 @@ fn r30_after_a_restart_a_certified_history_commits_local_batches() {
     let mut other = Solo::with(4, 1, 1, constants(), Some(log));
     other.step(Input::Stable(other.stable(8, &batches[1..])));
     assert!(other.delivered.is_empty());
-}
-
-#[test]
-fn r41_two_of_a_kind_are_evidence_once() {
-    let mut solo = Solo::new(4, 1, 1);
-    for at in 1..=3 {
-        solo.offer(0, solo.propose(0, 1, &batch(at)));
-        solo.offer(2, solo.vote(2, Phase::Prepare, 0, 1, &batch(at)));
-    }
-    let evidence: Vec<_> = solo.others.iter().filter(|output| matches!(output, Output::Misbehaviour(_))).collect();
-    assert_eq!(evidence.len(), 2, "{evidence:?}");
-    assert!(solo.suspects(), "r6: proof of the leader's fault");
-}
-
-#[test]
-fn r41_a_view_change_that_forgets_its_commit_is_evidence() {
-    let mut solo = Solo::new(4, 1, 1);
-    let bytes = batch(1);
-    solo.give(0, solo.propose(0, 1, &bytes));
-    solo.give(3, solo.vote(3, Phase::Commit, 0, 1, &bytes));
-    solo.leave(0);
-    let (signed, body) = solo.change(3, 1, None, Vec::new());
-    solo.give(3, Message::ViewChange(signed, body));
-    assert!(matches!(solo.others[..], [Output::Misbehaviour(Evidence::Forgotten(..))]));
 }
 
 #[test]
