@@ -144,7 +144,7 @@ impl Core {
     /// A slot has moved the session clock, or the view has just started.
     pub(crate) fn restart_session_clock(&mut self) {
         self.progress.disarm(Timer::SessionFiller);
-        if self.window.session_clock_must_run && self.term.start.is_some() {
+        if self.term.start.is_some() {
             let due_ms = self.config.constants.idle_ms.saturating_mul(2).max(1);
             self.progress.arm(Timer::SessionClock, due_ms);
         } else {
@@ -152,10 +152,10 @@ impl Core {
         }
     }
 
-    /// No slot has come for `2·T_idle`: an empty batch is due, and a reason to suspect when it is missing for `T`
+    /// No slot has come for `2·T_idle`: if an empty batch is due, it is a reason to suspect when it is missing for `T`
     /// (R24, R6 ii).
     pub(crate) fn on_session_clock(&mut self) {
-        if self.may_expect_a_slot() {
+        if self.expects_session_filler() || self.owes_session_filler() {
             self.progress.arm(Timer::SessionFiller, self.progress.timeout_ms());
         } else {
             self.restart_session_clock();
@@ -164,17 +164,25 @@ impl Core {
 
     /// The empty batch has not come.
     pub(crate) fn on_session_filler(&mut self, out: &mut Vec<Output>) {
-        if self.may_expect_a_slot() {
+        if self.expects_session_filler() {
             self.suspect(out);
         } else {
             self.restart_session_clock();
         }
     }
 
-    /// Whether the state is that of all decided slots, so that what it says of its sessions is so, and a leader can
-    /// propose the next one.
-    fn may_expect_a_slot(&self) -> bool {
-        self.window.executed == self.window.committed && self.window.contains(self.window.committed.next())
+    /// Whether the session clock must run, the state is that of all decided slots, so that what it says of its sessions
+    /// is so, and a leader can propose the next one.
+    fn expects_session_filler(&self) -> bool {
+        self.window.session_clock_must_run
+            && self.window.executed == self.window.committed
+            && self.window.contains(self.window.committed.next())
+    }
+
+    /// A leader that has not executed what is decided cannot know whether the others expect an empty batch: it proposes
+    /// one, which does no harm, rather than be suspected without fault.
+    fn owes_session_filler(&self) -> bool {
+        self.may_lead() && self.window.executed < self.window.committed
     }
 
     /// The tail has stood for `T_idle`: filler is due, and a reason to suspect when it is missing for `T` (R6 ii).

@@ -47,6 +47,7 @@ impl Core {
         self.deliver(out);
         self.drop_bodies();
         self.leading.next = self.leading.next.max(self.window.low.next());
+        self.restart_session_clock();
         self.watch_gap(out);
         Ok(())
     }

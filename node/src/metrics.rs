@@ -41,11 +41,11 @@ pub struct Metrics {
     stable: IntGauge,
     durable: IntGauge,
     low: IntGauge,
-    view_changes: IntGauge,
+    view_changes: IntCounter,
     timeout_ms: IntGauge,
     waiting: IntGauge,
     in_flight: IntGauge,
-    ignored: IntGaugeVec,
+    ignored: IntCounterVec,
     phase: IntGaugeVec,
     peer_connected: IntGaugeVec,
     client_connections: IntGauge,
@@ -175,11 +175,11 @@ impl Metrics {
             stable: gauge(r, "polder_stable_slot", "The newest certified cut")?,
             durable: gauge(r, "polder_durable_slot", "The newest cut that this node can recover to from its disk")?,
             low: gauge(r, "polder_low_watermark_slot", "The low watermark")?,
-            view_changes: gauge(r, "polder_view_changes", "Views left since the start")?,
+            view_changes: counter(r, "polder_view_changes_total", "Views left since the start")?,
             timeout_ms: gauge(r, "polder_view_timeout_ms", "The time-out of the view")?,
             waiting: gauge(r, "polder_requests_waiting", "Requests held that are undecided")?,
             in_flight: gauge(r, "polder_slots_in_flight", "Slots proposed by this leader and undecided")?,
-            ignored: gauges(r, "polder_inputs_ignored", "Inputs that the ordering core ignored", "reason")?,
+            ignored: counters(r, "polder_inputs_ignored_total", "Inputs that the ordering core ignored", "reason")?,
             phase: gauges(r, "polder_phase", "1 for what the replica is doing", "phase")?,
             peer_connected: gauges(r, "polder_peer_connected", "1 if the connection to a replica stands", "peer")?,
             client_connections: gauge(r, "polder_client_connections", "Connections of clients")?,
@@ -212,12 +212,12 @@ impl Metrics {
         self.stable.set(slot(report.status.stable));
         self.durable.set(slot(report.status.planner.frontier));
         self.low.set(slot(core.low));
-        self.view_changes.set(number(core.view_changes));
+        raise(&self.view_changes, core.view_changes);
         self.timeout_ms.set(number(core.timeout_ms));
         self.waiting.set(number(core.waiting as u64));
         self.in_flight.set(number(core.in_flight));
         for (reason, count) in &core.ignored {
-            self.ignored.with_label_values(&[&reason.to_string()]).set(number(*count));
+            raise(&self.ignored.with_label_values(&[&reason.to_string()]), *count);
         }
         let phases: BTreeMap<&str, bool> = BTreeMap::from([
             ("remembering", matches!(report.status.phase, Phase::Remembering { .. })),
@@ -234,6 +234,11 @@ impl Metrics {
         self.log_bytes.set(number(report.log_bytes));
         self.disk_bytes.set(number(report.disk_bytes));
     }
+}
+
+/// Brings a counter to what was counted elsewhere.
+fn raise(counter: &IntCounter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {

@@ -202,23 +202,14 @@ mod tests {
     /// What waits is bounded by the memory that it takes, and small things on the wire take more.
     #[test]
     fn a_replicas_message_counts_by_the_memory_that_it_takes() {
-        use polder_consensus::{Message, SlotStatus, StatusMessage};
-        let slot = SlotStatus { slot: Seq::ZERO, accepted: None, prepares: 0, commits: 0 };
-        let status = StatusMessage {
-            epoch: polder_types::Epoch::ZERO,
-            view: polder_types::View::ZERO,
-            new_view: None,
-            low: Seq::ZERO,
-            committed: Seq::ZERO,
-            executed: Seq::ZERO,
-            suspects: 0,
-            view_changes: 0,
-            slots: vec![slot; 1_000],
-        };
-        let frame = encode(&PeerMessage::Ordering(Message::Status(status), crate::replica::Mark::default()));
+        let frame = encode(&crate::weight::tests::status(1_000));
         let received = peer_frame(ReplicaId(1), &frame, usize::MAX);
         let Inbound::Peer { bytes, .. } = received else { unreachable!("{received:?}") };
-        assert!(frame.len() < 5_000 && bytes > 1_000 * size_of::<SlotStatus>(), "{} as {bytes}", frame.len());
+        assert!(
+            frame.len() < 5_000 && bytes > 1_000 * size_of::<polder_consensus::SlotStatus>(),
+            "{} as {bytes}",
+            frame.len()
+        );
         assert!(matches!(peer_frame(ReplicaId(1), &frame[1..], usize::MAX), Inbound::BadPeer { .. }));
     }
 

@@ -124,7 +124,7 @@ impl Report {
         NodeStatus {
             replica: self.status.me,
             is_leader: self.status.core.is_leader,
-            is_ready: self.ready().is_ok(),
+            not_ready: self.ready().err(),
             view: self.status.core.view,
             executed: self.status.executed,
             committed: self.status.core.committed,
@@ -223,7 +223,7 @@ mod tests {
         let changed = |change: &dyn Fn(&mut Report)| {
             let mut report = report(&heard);
             change(&mut report);
-            assert!(!report.node_status().is_ready);
+            assert_eq!(report.node_status().not_ready, report.ready().err());
             report.ready().err().unwrap_or_default()
         };
         assert!(changed(&|report| report.is_draining = true).contains("shutting down"));

@@ -78,7 +78,7 @@ fn blob(blob: &Blob) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use polder_consensus::{Entry, SlotStatus, StatusMessage, Suspect, ViewChange};
     use polder_types::{
         ClientId, Constants, Digest, Epoch, PartitionId, Position, PublicKey, ReplicaId, Seq, Signature, Signed, View,
@@ -96,7 +96,8 @@ mod tests {
         Proof { statement, signers: vec![(ReplicaId(0), Signature([0; 64])); signers] }
     }
 
-    fn status(slots: usize) -> PeerMessage {
+    /// A STATUS that shows so many slots: small on the wire, larger in memory.
+    pub(crate) fn status(slots: usize) -> PeerMessage {
         let slot = SlotStatus { slot: Seq::ZERO, accepted: None, prepares: 0, commits: 0 };
         PeerMessage::Ordering(
             Message::Status(StatusMessage {

@@ -254,7 +254,7 @@ async fn a_node_says_where_and_how_it_is() {
     assert!(matches!(client.next(2).await, Some(NodeFrame::At { cut: Seq::ZERO, .. })), "unasked");
     client.send(2, &ClientFrame::Status);
     let Some(NodeFrame::Status(status)) = client.next(2).await else { unreachable!() };
-    assert_eq!((status.replica, status.is_leader, status.is_ready), (ReplicaId(2), false, true));
+    assert_eq!((status.replica, status.is_leader, status.is_ready()), (ReplicaId(2), false, true));
 }
 
 /// A replica that no connection of the key asked answers the newest alone, and one that was asked answers where it was.

@@ -1,5 +1,6 @@
 //! What a client and a node say to each other, after the transport has checked version, cluster and key.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -53,14 +54,14 @@ impl NodeFrame {
 }
 
 /// How a node says it is: for `status`, unsigned, believed by operators only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// Which replica it is.
     pub replica: ReplicaId,
     /// Whether it leads its view.
     pub is_leader: bool,
-    /// Whether it took part in a recent quorum.
-    pub is_ready: bool,
+    /// Why it does not serve, in words; none while it takes part in a quorum and answers clients.
+    pub not_ready: Option<String>,
     /// Its view.
     pub view: View,
     /// The last slot executed.
@@ -75,4 +76,12 @@ pub struct NodeStatus {
     pub log_bytes: u64,
     /// Bytes that all data takes on disk.
     pub disk_bytes: u64,
+}
+
+impl NodeStatus {
+    /// Whether it takes part in a quorum and answers clients.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.not_ready.is_none()
+    }
 }

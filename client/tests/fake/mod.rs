@@ -177,7 +177,7 @@ impl State {
         NodeFrame::Status(NodeStatus {
             replica: ReplicaId(replica),
             is_leader: self.view % u64::from(REPLICAS) == u64::from(replica),
-            is_ready: true,
+            not_ready: None,
             view: View(self.view),
             executed: Seq(self.slot),
             committed: Seq(self.slot),

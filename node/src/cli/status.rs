@@ -39,7 +39,7 @@ impl StatusVerb {
         let patience = Duration::from_secs(3);
         let builder = Builder::new(cluster, read_key(&key)?).call_timeout(patience).connect_timeout(patience);
         let statuses = builder.statuses().await?;
-        let is_well = statuses.iter().all(|(_, status)| status.as_ref().is_ok_and(|status| status.is_ready));
+        let is_well = statuses.iter().all(|(_, status)| status.as_ref().is_ok_and(NodeStatus::is_ready));
         let rows = statuses.into_iter().map(|(replica, status)| (replica, status.map_err(|error| error.to_string())));
         let rows: Vec<Row> = rows.collect();
         if self.json {
@@ -63,7 +63,8 @@ fn to_json((replica, status): &Row) -> Value {
         Ok(status) => json!({
             "id": replica.0,
             "reachable": true,
-            "ready": status.is_ready,
+            "ready": status.is_ready(),
+            "not_ready": status.not_ready,
             "role": role(status),
             "view": status.view.0,
             "executed": status.executed.0,
@@ -74,7 +75,7 @@ fn to_json((replica, status): &Row) -> Value {
             "disk_bytes": status.disk_bytes,
         }),
         Err(why) => json!({
-            "id": replica.0, "reachable": false, "ready": false, "role": null, "view": null, "executed": null,
+            "id": replica.0, "reachable": false, "ready": false, "not_ready": null, "role": null, "view": null, "executed": null,
             "committed": null, "stable_checkpoint": null, "root": null, "log_bytes": null, "disk_bytes": null,
             "error": why,
         }),
@@ -96,7 +97,7 @@ fn table(rows: &[Row], is_colored: bool) -> Result<String, fmt::Error> {
                 "\n{:<8} {:<7} {} {:>5} {:>10} {:>10} {:>10} {:<9} {:>9} {:>9}",
                 replica.0,
                 role(status),
-                ready(status.is_ready, is_colored),
+                ready(status.is_ready(), is_colored),
                 status.view.0,
                 status.executed.0,
                 status.committed.0,
@@ -108,10 +109,48 @@ fn table(rows: &[Row], is_colored: bool) -> Result<String, fmt::Error> {
             Err(why) => write!(out, "\n{:<8} unreachable: {why}", replica.0)?,
         }
     }
+    for (replica, status) in rows {
+        if let Some(why) = status.as_ref().ok().and_then(|status| status.not_ready.as_ref()) {
+            // A replica's own words: it may be one that lies, and the terminal obeys control characters.
+            let why: String = why.chars().filter(|character| !character.is_control()).collect();
+            write!(out, "\nreplica {} is not ready: {why}", replica.0)?;
+        }
+    }
     Ok(out)
 }
 
 fn ready(is_ready: bool, is_colored: bool) -> String {
     let (word, color) = if is_ready { ("yes   ", "32") } else { ("no    ", "31") };
     if is_colored { format!("\u{1b}[{color}m{word}\u{1b}[0m") } else { word.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use polder_types::{Digest, Seq, View};
+
+    use super::*;
+
+    #[test]
+    fn who_is_not_ready_says_why_and_no_replica_commands_the_terminal() -> Result<(), fmt::Error> {
+        let status = |replica: u8, not_ready: Option<&str>| NodeStatus {
+            replica: ReplicaId(replica),
+            is_leader: false,
+            not_ready: not_ready.map(str::to_owned),
+            view: View(3),
+            executed: Seq(9),
+            committed: Seq(9),
+            stable: Seq(0),
+            root: Digest::ZERO,
+            log_bytes: 1,
+            disk_bytes: 2,
+        };
+        let rows =
+            [(ReplicaId(0), Ok(status(0, None))), (ReplicaId(1), Ok(status(1, Some("it fell\u{1b}[2J behind"))))];
+        let table = table(&rows, false)?;
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.get(3..), Some(&["replica 1 is not ready: it fell[2J behind"][..]));
+        let json = to_json(&rows[1]);
+        assert_eq!((&json["ready"], &json["not_ready"]), (&json!(false), &json!("it fell\u{1b}[2J behind")));
+        Ok(())
+    }
 }

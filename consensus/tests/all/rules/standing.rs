@@ -84,6 +84,19 @@ fn r24_who_has_not_executed_what_is_decided_expects_nothing() {
 }
 
 #[test]
+fn r24_a_leader_that_fetches_the_state_proposes_what_the_others_may_expect() {
+    let mut solo = Solo::new(4, 1, 0);
+    solo.executes = false;
+    let batches: Vec<_> = (1..=16).map(batch).collect();
+    solo.step(Input::Stable(solo.stable(16, &batches)));
+    assert_eq!(proposals(&solo), 0);
+    solo.wait(CLOCK);
+    assert_eq!(proposals(&solo), 1, "it cannot know how many sessions are open");
+    solo.wait(4 * CLOCK);
+    assert!(proposals(&solo) == 1 && !solo.suspects(), "it expects nothing itself");
+}
+
+#[test]
 fn r6_what_the_executor_has_answered_arms_and_is_forwarded_no_more() {
     let mut solo = Solo::new(4, 1, 1);
     let request = solo.request(50, 1).verify(solo.keyring.cluster()).unwrap();

@@ -241,7 +241,7 @@ fn executed(statuses: &[Option<NodeStatus>]) -> u64 {
 /// Whether all answer, and show the same executed slot and stable checkpoint.
 fn is_common(statuses: &[Option<NodeStatus>]) -> bool {
     let shown: std::collections::BTreeSet<_> =
-        statuses.iter().map(|status| status.map(|status| (status.executed, status.stable))).collect();
+        statuses.iter().map(|status| status.as_ref().map(|status| (status.executed, status.stable))).collect();
     shown.len() == 1 && !shown.contains(&None)
 }
 
