@@ -115,6 +115,9 @@ pub struct Shared {
     pub cuts: BTreeMap<ReplicaId, Vec<Cut>>,
 }
 
+/// How far a view may be above the highest seen to be believed.
+const NEAR_VIEWS: u64 = 8;
+
 impl Shared {
     /// Whether a message between two replicas is lost.
     #[must_use]
@@ -130,7 +133,9 @@ impl Shared {
     /// Takes note of a message that a liar sends or receives.
     pub fn note(&mut self, message: &Message) {
         let header = message.header();
-        self.view = self.view.max(header.view.unwrap_or_default());
+        // Not those that an accomplice has made up.
+        let near = self.view.0..=self.view.0.saturating_add(NEAR_VIEWS);
+        self.view = header.view.filter(|view| near.contains(&view.0)).unwrap_or(self.view);
         if let (Some(slot), Some(digest)) = (header.slot, header.digest) {
             let known = self.digests.entry(slot).or_default();
             if known.len() < 4 && !known.contains(&digest) {
