@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::Node;
 use crate::metrics::Metrics;
-use crate::report::Report;
+use crate::report::{Check, Report};
 
 /// What the port answers from: a node, once one has started.
 #[derive(Clone, Default)]
@@ -40,7 +40,8 @@ pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves `/metrics` (Prometheus; empty before the node has started), `/livez`, `/readyz` and `/status` (JSON; null
-/// before the node has started).
+/// before the node has started). `/livez?verbose` and `/readyz?verbose` say of each check whether it holds, one a line,
+/// as Kubernetes and etcd do.
 ///
 /// # Errors
 ///
@@ -65,14 +66,37 @@ impl Admin {
         self.node.get().and_then(|node| node.report.borrow().clone())
     }
 
-    /// Whether it serves, and if not, why.
-    fn ready(&self) -> Result<(), String> {
-        match self.report() {
-            Some(report) => report.ready(),
-            None if self.node.get().is_some() => Err("starting".to_owned()),
-            None => Err("starting: recovering the state".to_owned()),
+    /// What must hold for it to serve.
+    fn ready(&self) -> Vec<Check> {
+        let check = |name, why: Option<&str>| Check { name, outcome: why.map_or(Ok(()), |why| Err(why.to_owned())) };
+        match (self.node.get(), self.report()) {
+            (_, Some(report)) => [check("started", None)].into_iter().chain(report.checks()).collect(),
+            (Some(_), None) => vec![check("started", Some("starting"))],
+            (None, None) => vec![check("started", Some("starting: recovering the state"))],
         }
     }
+
+    /// What must hold for it to be alive: it may recover, lag, or wait for others.
+    fn live(&self) -> Vec<Check> {
+        let is_over = self.node.get().is_some_and(|node| node.report.has_changed().is_err());
+        let outcome = if is_over { Err("it has ended".to_owned()) } else { Ok(()) };
+        vec![Check { name: "process", outcome: Ok(()) }, Check { name: "event-loop", outcome }]
+    }
+}
+
+/// `ok`, or why not: the first check that does not hold. If the query asks for it, all of them.
+fn checked(checks: Vec<Check>, query: Option<String>) -> (StatusCode, String) {
+    let why = checks.iter().find_map(|check| check.outcome.as_ref().err());
+    let status = if why.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !query.is_some_and(|query| query.split('&').any(|key| matches!(key, "verbose" | "verbose=" | "verbose=true"))) {
+        return (status, why.map_or("ok\n".to_owned(), |why| format!("{why}\n")));
+    }
+    let line = |check: &Check| match &check.outcome {
+        Ok(()) => format!("[+]{} ok\n", check.name),
+        Err(why) => format!("[-]{} failed: {why}\n", check.name),
+    };
+    let last = if why.is_none() { "ok\n" } else { "not ok\n" };
+    (status, checks.iter().map(line).chain([last.to_owned()]).collect())
 }
 
 async fn metrics_text(State(admin): State<Admin>) -> impl IntoResponse {
@@ -83,16 +107,13 @@ async fn metrics_text(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 /// Alive: the process runs. Whether it serves is `/readyz`.
-async fn live() -> &'static str {
-    "ok\n"
+async fn live(State(admin): State<Admin>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    checked(admin.live(), query)
 }
 
 /// Ready: it took part in a recent quorum. The answer says why not.
-async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
-    match admin.ready() {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-    }
+async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    checked(admin.ready(), query)
 }
 
 async fn status(State(admin): State<Admin>) -> Json<Value> {
@@ -168,11 +189,36 @@ mod tests {
         let (live, ready) = (get(address, "/livez").await?, get(address, "/readyz").await?);
         assert!(live.starts_with("HTTP/1.0 200") && live.ends_with("ok\n"), "{live}");
         assert!(ready.starts_with("HTTP/1.0 503") && ready.ends_with("starting: recovering the state\n"), "{ready}");
+        let (live, ready) = (get(address, "/livez?verbose").await?, get(address, "/readyz?verbose").await?);
+        assert!(
+            live.starts_with("HTTP/1.0 200") && live.ends_with("\r\n[+]process ok\n[+]event-loop ok\nok\n"),
+            "{live}"
+        );
+        let lines = "\r\n[-]started failed: starting: recovering the state\nnot ok\n";
+        assert!(ready.starts_with("HTTP/1.0 503") && ready.ends_with(lines), "{ready}");
         for path in ["/metrics", "/status"] {
             let answer = get(address, path).await?;
             assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
         }
         serving.abort();
         Ok(())
+    }
+
+    #[test]
+    fn each_check_is_a_line_when_that_is_asked_for() {
+        let checks = || {
+            let held = Check { name: "caught-up", outcome: Ok(()) };
+            vec![held, Check { name: "in-a-quorum", outcome: Err("2 more replicas must be reachable".to_owned()) }]
+        };
+        let asked = |query: &str| checked(checks(), Some(query.to_owned()));
+        let all = "[+]caught-up ok\n[-]in-a-quorum failed: 2 more replicas must be reachable\nnot ok\n".to_owned();
+        for query in ["verbose", "verbose=true", "x=1&verbose"] {
+            assert_eq!(asked(query), (StatusCode::SERVICE_UNAVAILABLE, all.clone()));
+        }
+        let first = (StatusCode::SERVICE_UNAVAILABLE, "2 more replicas must be reachable\n".to_owned());
+        assert_eq!((asked("verbose=false"), checked(checks(), None)), (first.clone(), first));
+        let held = checks().drain(..1).collect::<Vec<_>>();
+        let words = checked(held, Some("verbose".to_owned()));
+        assert_eq!(words, (StatusCode::OK, "[+]caught-up ok\nok\n".to_owned()));
     }
 }

@@ -27,6 +27,15 @@ pub struct Report {
     pub is_draining: bool,
 }
 
+/// One of the things that must hold for a node to be ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What must hold, in a word.
+    pub name: &'static str,
+    /// Whether it holds; if not, why, in words.
+    pub outcome: Result<(), String>,
+}
+
 /// What a node says of a peer.
 #[derive(Clone, Debug)]
 pub struct PeerReport {
@@ -52,48 +61,64 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// Why not, in words.
+    /// Why not, in words: those of the first of [`Report::checks`] that does not hold.
     pub fn ready(&self) -> Result<(), String> {
-        if self.is_draining {
-            return Err("shutting down".to_owned());
+        self.checks().into_iter().try_for_each(|check| check.outcome)
+    }
+
+    /// All that must hold for the node to be ready, what is behind the others first.
+    #[must_use]
+    pub fn checks(&self) -> Vec<Check> {
+        let core = &self.status.core;
+        let behind = self.status.stable.0.saturating_sub(self.status.executed.0);
+        let check = |name, holds: bool, why: &dyn Fn() -> String| Check {
+            name,
+            outcome: if holds { Ok(()) } else { Err(why()) },
+        };
+        vec![
+            check("not-shutting-down", !self.is_draining, &|| "shutting down".to_owned()),
+            Check { name: "memory-proven", outcome: self.memory_proven() },
+            Check { name: "state-sound", outcome: self.state_sound() },
+            check("view-entered", core.entered, &|| format!("view {} has not started yet", core.view.0)),
+            check("caught-up", !core.lagging, &|| format!("it executed {behind} slots less than are certified")),
+            Check { name: "in-a-quorum", outcome: self.in_a_quorum() },
+        ]
+    }
+
+    /// R18: nobody remembers more of this replica than itself.
+    fn memory_proven(&self) -> Result<(), String> {
+        match self.status.phase {
+            Phase::Remembering { answers_missing: 0 } => Err(
+                "before it may vote, it waits a moment for those who have not said yet what they remember of it (R18)"
+                    .to_owned(),
+            ),
+            Phase::Remembering { answers_missing } => Err(format!(
+                "before it may vote, {answers_missing} more replicas must say what they remember of it (R18)"
+            )),
+            _ => Ok(()),
         }
+    }
+
+    /// The own state is there, and is the certified one.
+    fn state_sound(&self) -> Result<(), String> {
         match &self.status.phase {
-            Phase::Halted(why) => return Err(format!("stopped for good: {why}")),
-            Phase::Remembering { answers_missing: 0 } => {
-                return Err(
-                    "before it may vote, it waits a moment for those who have not said yet what they remember of \
-                            it (R18)"
-                        .to_owned(),
-                );
-            }
-            Phase::Remembering { answers_missing } => {
-                return Err(format!(
-                    "before it may vote, {answers_missing} more replicas must say what they remember of it (R18)"
-                ));
-            }
-            Phase::Fetching(progress) => {
-                return Err(format!(
-                    "it fell behind and fetches the state of slot {}: {} of {} partitions",
-                    progress.cut.0, progress.partitions_done, progress.partitions
-                ));
-            }
+            Phase::Halted(why) => Err(format!("stopped for good: {why}")),
+            Phase::Fetching(progress) => Err(format!(
+                "it fell behind and fetches the state of slot {}: {} of {} partitions",
+                progress.cut.0, progress.partitions_done, progress.partitions
+            )),
             Phase::Installing { cut } => {
-                return Err(format!("it fell behind and writes the state of slot {} that it fetched", cut.0));
+                Err(format!("it fell behind and writes the state of slot {} that it fetched", cut.0))
             }
             Phase::Diverged { cut } => {
-                return Err(format!("its own state at slot {} is not the certified one: it answers nobody", cut.0));
+                Err(format!("its own state at slot {} is not the certified one: it answers nobody", cut.0))
             }
-            Phase::Running => {}
+            Phase::Running | Phase::Remembering { .. } => Ok(()),
         }
-        let core = &self.status.core;
-        if !core.entered {
-            return Err(format!("view {} has not started yet", core.view.0));
-        }
-        if core.lagging {
-            let behind = self.status.stable.0.saturating_sub(self.status.executed.0);
-            return Err(format!("it executed {behind} slots less than are certified"));
-        }
-        match core.took_part_ms_ago {
+    }
+
+    fn in_a_quorum(&self) -> Result<(), String> {
+        match self.status.core.took_part_ms_ago {
             Some(ago_ms) if ago_ms <= SILENCE_MAX_MS => Ok(()),
             ago_ms => Err(self.why_apart(ago_ms)),
         }
@@ -238,5 +263,34 @@ mod tests {
             report.status.stable = Seq(200);
         });
         assert!(lagging.contains("60 slots less"));
+    }
+
+    #[test]
+    fn each_check_fails_for_its_own_reason_and_ready_says_the_first() {
+        let failing = |report: &Report| {
+            let failed = report.checks().into_iter().filter(|check| check.outcome.is_err());
+            failed.map(|check| check.name).collect::<Vec<_>>()
+        };
+        let all = [Some(1), Some(1), Some(1)];
+        assert!(failing(&report(&all)).is_empty());
+        let fails = |change: &dyn Fn(&mut Report)| {
+            let mut report = report(&all);
+            change(&mut report);
+            let first = report.checks().into_iter().find_map(|check| check.outcome.err());
+            assert_eq!(report.ready().err(), first);
+            failing(&report)
+        };
+        assert_eq!(fails(&|report| report.is_draining = true), ["not-shutting-down"]);
+        let remembering = Phase::Remembering { answers_missing: 2 };
+        assert_eq!(fails(&|report| report.status.phase = remembering.clone()), ["memory-proven"]);
+        assert_eq!(fails(&|report| report.status.phase = Phase::Diverged { cut: Seq(128) }), ["state-sound"]);
+        assert_eq!(fails(&|report| report.status.core.entered = false), ["view-entered"]);
+        assert_eq!(fails(&|report| report.status.core.lagging = true), ["caught-up"]);
+        assert_eq!(fails(&|report| report.status.core.took_part_ms_ago = None), ["in-a-quorum"]);
+        let several = fails(&|report| {
+            report.status.core.took_part_ms_ago = None;
+            report.is_draining = true;
+        });
+        assert_eq!(several, ["not-shutting-down", "in-a-quorum"]);
     }
 }
