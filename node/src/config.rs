@@ -43,6 +43,20 @@ pub struct NodeFile {
     pub durability: DurabilityMode,
     /// What to log.
     pub log: String,
+    /// How to log.
+    pub log_format: LogFormat,
+}
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "bin", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Human,
+    /// One JSON object a line
+    Json,
 }
 
 /// Whether a vote waits for the disk.
@@ -59,7 +73,7 @@ pub enum DurabilityMode {
 
 impl NodeFile {
     /// The keys of the file, in its order.
-    pub const KEYS: [&str; 11] = [
+    pub const KEYS: [&str; 12] = [
         "replica",
         "cluster_file",
         "identity_key_file",
@@ -71,6 +85,7 @@ impl NodeFile {
         "verify_threads",
         "durability",
         "log",
+        "log_format",
     ];
 }
 
@@ -86,6 +101,7 @@ struct Defaults {
     verify_threads: usize,
     durability: DurabilityMode,
     log: &'static str,
+    log_format: LogFormat,
 }
 
 const DEFAULTS: Defaults = Defaults {
@@ -98,6 +114,7 @@ const DEFAULTS: Defaults = Defaults {
     verify_threads: 0,
     durability: DurabilityMode::Sync,
     log: "info",
+    log_format: LogFormat::Human,
 };
 
 /// A configuration that a node cannot start from.
@@ -163,6 +180,8 @@ pub struct LoadedConfig {
     pub durability: DurabilityMode,
     /// What to log, as `tracing-subscriber` filters are written.
     pub log: String,
+    /// How to log.
+    pub log_format: LogFormat,
 }
 
 /// Reads `node.toml`, the environment, and the files they name, and checks all of it.
@@ -253,6 +272,7 @@ fn check(path: &Path, file: NodeFile) -> Result<LoadedConfig, ConfigError> {
         verify_threads: verify_threads(file.verify_threads),
         durability: file.durability,
         log: file.log,
+        log_format: file.log_format,
         cluster,
     })
 }

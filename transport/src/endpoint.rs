@@ -129,7 +129,7 @@ impl Endpoint {
         const MOMENT: Duration = Duration::from_millis(500);
         self.inner.quic.close(VarInt::from_u32(0), reason.as_bytes());
         if tokio::time::timeout(MOMENT, self.inner.quic.wait_idle()).await.is_err() {
-            tracing::debug!("some peers may not know yet that this endpoint is closed");
+            tracing::debug!(reason, "some peers may not know yet that this endpoint is closed");
         }
     }
 }

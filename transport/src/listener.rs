@@ -166,7 +166,7 @@ impl Door {
             complaints.silent += 1;
             return;
         }
-        tracing::warn!(%address, not_logged = complaints.silent, "refused a connection: {words}");
+        tracing::warn!(%address, why = words, not_logged = complaints.silent, "refused a connection");
         *complaints = Complaints { last: Some(now), silent: 0 };
     }
 }

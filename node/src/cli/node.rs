@@ -12,15 +12,16 @@ use polder_types::Timestamp;
 use tracing_subscriber::EnvFilter;
 
 use crate::admin::{self, Admin};
-use crate::config::{DurabilityMode, LoadedConfig, load, misspelt_variables};
+use crate::config::{DurabilityMode, LoadedConfig, LogFormat, load, misspelt_variables};
 use crate::identity::IdentityFile;
 use crate::store::{RocksOptions, RocksStore};
 use crate::{Node, NodeConfig, Stores, Threads};
 
 /// Runs one replica
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   polder node --config net/node-0/node.toml
+  polder node --config net/node-0/node.toml --log-format json
 
 Every key of the file can be overridden by an environment variable: POLDER_ and the key in capitals.
 SIGTERM and Ctrl-C finish what was taken, and end with 0.")]
@@ -28,6 +29,9 @@ pub(super) struct NodeVerb {
     /// The replica's node.toml
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// How to log, on standard error; instead of what the file says
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
     /// End when standard input does: for a parent that holds the other end of it
     #[arg(long, hide = true)]
     end_with_stdin: bool,
@@ -38,7 +42,7 @@ impl NodeVerb {
         // Before anything that takes time: who asks meanwhile is heard.
         let mut ending = super::Ending::install(self.end_with_stdin)?;
         let config = Arc::new(load(&self.config)?);
-        start_log(&config.log)?;
+        start_log(&config.log, self.log_format.unwrap_or(config.log_format))?;
         let identity =
             IdentityFile::open(&config.data_dir, config.genesis.cluster(), config.me, config.signing.public())?;
         identity.check_folders()?;
@@ -67,7 +71,7 @@ impl NodeVerb {
             biased;
             started = &mut starting => started.context("the start has panicked")??,
             () = ending.asked() => {
-                tracing::info!("asked to end while it recovers: it ends when that is done");
+                tracing::info!(replica = %config.me, "asked to end while it recovers: it ends when that is done");
                 let mut node = starting.await.context("the start has panicked")??;
                 node.stop();
                 node.ended().await?;
@@ -79,13 +83,13 @@ impl NodeVerb {
             biased;
             ended = node.ended() => ended?,
             () = ending.asked() => {
-                tracing::info!("asked to end: finishing what was taken");
+                tracing::info!(replica = %config.me, "asked to end: finishing what was taken");
                 node.stop();
                 node.ended().await?;
             }
         }
         serving.inspect(tokio::task::JoinHandle::abort);
-        tracing::info!("ended");
+        tracing::info!(replica = %config.me, "ended");
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -104,27 +108,32 @@ fn start<S: Service + Default>(
     Ok(node)
 }
 
-fn start_log(filter: &str) -> anyhow::Result<()> {
+fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter =
         EnvFilter::try_new(filter).context("the key `log` is no filter such as `info` or `polder_node=debug`")?;
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // When nobody reads standard error any more, saying so there would panic.
     let log = log.log_internal_errors(false);
-    log.try_init().map_err(|error| anyhow::anyhow!("{error}"))
+    let started = match format {
+        LogFormat::Human => log.with_ansi(is_terminal).try_init(),
+        // Fields of events beside the time and the level: nobody here opens spans.
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 /// What an operator must not overlook.
 fn warn(config: &LoadedConfig) {
     let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for (variable, meant) in misspelt_variables(variables) {
-        tracing::warn!("the environment variable {variable} sets nothing; did you mean {meant}?");
+        tracing::warn!(%variable, %meant, "an environment variable that sets nothing, and one that was probably meant");
     }
     if config.genesis.clients.open {
-        tracing::warn!("clients.open = true: anybody who reaches this address may write");
+        tracing::warn!(address = %config.listen, "clients.open = true: anybody who reaches this address may write");
     }
     if config.durability == DurabilityMode::None {
-        tracing::warn!("durability = \"none\": a machine that loses power forgets its votes; only for experiments");
+        tracing::warn!(replica = %config.me, "durability = \"none\": a machine that loses power forgets its votes; only for experiments");
     }
 }
 

@@ -97,7 +97,7 @@ impl Drop for RocksStore {
             // A compaction under way is waited for: the folder is free when this returns.
             self.inner.db.cancel_all_background_work(false);
             if thread.join().is_err() {
-                tracing::error!("the housekeeper of {} panicked", self.inner.path.display());
+                tracing::error!(folder = %self.inner.path.display(), "the housekeeper panicked");
             }
         }
     }
