@@ -154,6 +154,12 @@ impl Builder {
     ///
     /// As [`Builder::connect`], and [`ConnectError::WrongState`] when the session is not of this cluster and key.
     pub async fn resume<A: Application>(mut self, state: SessionState) -> Result<ResumableClient<A>, ConnectError> {
+        let handle = self.go_on(state).await?;
+        Ok(self.resumable(handle, state))
+    }
+
+    /// Goes on with a session, whose numbers the caller keeps.
+    pub(crate) async fn go_on(&mut self, state: SessionState) -> Result<driver::Handle, ConnectError> {
         let own = self.state_without_session();
         if state.cluster != own.cluster {
             return Err(ConnectError::WrongState("cluster"));
@@ -165,7 +171,7 @@ impl Builder {
         let machine = Machine::resume(self.settings(quorum)?, state.session, state.acknowledged);
         let start = self.start(machine, Numbering::Callers, Some(state), (quorum, endpoint));
         let (handle, _) = driver::start(start, &self.cluster).await?;
-        Ok(self.resumable(handle, state))
+        Ok(handle)
     }
 
     /// Checks the cluster file and the key, and opens the socket.

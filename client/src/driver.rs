@@ -30,7 +30,7 @@ const TAKEN_MAX: usize = 256;
 const CLOSE_UNWATCHED: Duration = Duration::from_secs(1);
 
 /// No wait is longer, whatever was asked for: so that no sum of times overflows.
-const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// What the owners of a client ask its task.
 pub(crate) enum Ask {
@@ -64,7 +64,7 @@ impl Handle {
             Err(_) => return Err(CallError::NotSent(CallError::TIMED_OUT)),
         }
         // The task answers every call by its deadline, or is gone.
-        outcome.await.unwrap_or(Err(CallError::OutcomeUnknown(Unknown::Closed)))
+        outcome.await.unwrap_or(Err(CallError::unknown(Unknown::Closed)))
     }
 
     /// Everything up to this number was answered, and its callers have stored it. Seen by the task before any call
@@ -249,7 +249,7 @@ impl Driver {
         let (tag, input) = match event {
             LinkEvent::Up { tag } => (tag, Some(Input::Up(replica(tag)))),
             LinkEvent::Down { tag, why } => {
-                tracing::debug!(replica = %replica(tag), "not connected: {why}");
+                tracing::debug!(replica = %replica(tag), %why, "not connected");
                 if let Some(reason) = self.reasons.get_mut(tag) {
                     *reason = Some((why.to_string(), why.is_permanent()));
                 }

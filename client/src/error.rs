@@ -2,6 +2,8 @@
 
 use polder_types::{Failure, ReplicaId};
 
+use crate::Token;
+
 /// A client that could not be connected.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -65,8 +67,13 @@ pub enum CallError {
     #[error("not sent: {0}")]
     NotSent(&'static str),
     /// Whether the command was executed is not known here, or its reply is lost.
-    #[error("outcome unknown: {0}")]
-    OutcomeUnknown(Unknown),
+    #[error("outcome unknown: {why}")]
+    OutcomeUnknown {
+        /// Why.
+        why: Unknown,
+        /// With it what became of the command can be asked for later; none where nobody could tell.
+        token: Option<Token>,
+    },
     /// The command was executed, but the replicas' reply is not one of this application.
     #[error("executed, but the reply is not one of this application: does the cluster run another service?")]
     BadReply,
@@ -101,16 +108,35 @@ impl CallError {
     }
 
     /// Whether it is not known if the command was executed, or it was and its reply is lost. Calling again may
-    /// execute it twice.
+    /// execute it twice; [`CallError::token`] finds out.
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
-        matches!(self, Self::OutcomeUnknown(_))
+        matches!(self, Self::OutcomeUnknown { .. })
+    }
+
+    /// With what [`Builder::resolve`](crate::Builder::resolve) learns later what became of the command: there whenever the
+    /// command was sent and the call ended before its answer.
+    ///
+    /// For its sake the client does not close its session and keeps the replicas from forgetting the reply, until it has
+    /// sent half a window (`session_window` of the cluster, 1 024) of further commands, or those were answered with a
+    /// quarter of the bytes that the replicas keep for a session (`reply_cache_per_session_bytes_max`, 16 MiB).
+    #[must_use]
+    pub fn token(&self) -> Option<&Token> {
+        match self {
+            Self::OutcomeUnknown { token, .. } => token.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// An outcome that is unknown, and that nobody can be asked for.
+    pub(crate) fn unknown(why: Unknown) -> Self {
+        Self::OutcomeUnknown { why, token: None }
     }
 
     /// Whether time ran out, before or after the command was sent.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        *self == Self::OutcomeUnknown(Unknown::TimedOut) || *self == Self::NotSent(Self::TIMED_OUT)
+        matches!(self, Self::OutcomeUnknown { why: Unknown::TimedOut, .. }) || *self == Self::NotSent(Self::TIMED_OUT)
     }
 
     pub(crate) const TIMED_OUT: &'static str = "time ran out before it could be sent";
@@ -134,7 +160,7 @@ mod tests {
     fn every_error_is_of_one_kind() {
         let rejected = CallError::Rejected(Failure::NotPermitted);
         assert!(rejected.is_not_executed() && !rejected.is_outcome_unknown() && !rejected.is_timeout());
-        let unknown = CallError::OutcomeUnknown(Unknown::TimedOut);
+        let unknown = CallError::unknown(Unknown::TimedOut);
         assert!(!unknown.is_not_executed() && unknown.is_outcome_unknown() && unknown.is_timeout());
         let not_sent = CallError::NotSent(CallError::TIMED_OUT);
         assert!(not_sent.is_not_executed() && !not_sent.is_outcome_unknown() && not_sent.is_timeout());

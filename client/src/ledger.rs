@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use polder_types::{Blob, Digest, Reply};
+use polder_types::{Blob, Constants, Digest, Reply};
 
 use crate::courier::LetterId;
 use crate::error::{CallError, Unknown};
 use crate::machine::Output;
+use crate::{SessionState, Token};
 
 /// One caller waiting for one command.
 pub(crate) type CallId = u64;
@@ -37,6 +38,14 @@ pub(crate) struct Ledger {
     letters: BTreeMap<LetterId, BTreeSet<u64>>,
     calls: BTreeMap<CallId, Place>,
     deadlines: BTreeSet<(u64, CallId)>,
+    /// The session, once it is open.
+    state: Option<SessionState>,
+    /// Numbers whose tokens are out: not acknowledged, so that the replicas keep their replies (R25), for so long as
+    /// that takes from later commands neither numbers nor room for replies. Only if the ledger numbers.
+    tokens: BTreeSet<u64>,
+    /// Bytes of replies that came since a token was out.
+    kept_bytes: u64,
+    kept_bytes_max: u64,
 }
 
 /// A command that was not sent.
@@ -49,7 +58,10 @@ struct Waiting {
 /// A command that was sent and not answered.
 #[derive(Debug)]
 struct Pending {
+    command: Blob,
     digest: Digest,
+    /// What was acknowledged by the request that it was packed into.
+    ack: u64,
     /// Who waits for it; nobody if all gave up. It is sent on all the same: its number must be answered.
     calls: Vec<CallId>,
     letter: LetterId,
@@ -75,10 +87,10 @@ const WAITING_BYTES_MAX: usize = 8 << 20;
 pub(crate) const COMMAND_OVERHEAD_BYTES: usize = 5;
 
 impl Ledger {
-    pub(crate) fn new(numbering: Numbering, window: u64, acknowledged: u64) -> Self {
+    pub(crate) fn new(numbering: Numbering, acknowledged: u64, constants: &Constants) -> Self {
         Self {
             numbering,
-            window,
+            window: constants.session_window,
             acknowledged,
             next: acknowledged.saturating_add(1),
             waiting: BTreeMap::new(),
@@ -88,7 +100,21 @@ impl Ledger {
             letters: BTreeMap::new(),
             calls: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            state: None,
+            tokens: BTreeSet::new(),
+            kept_bytes: 0,
+            kept_bytes_max: constants.reply_cache_per_session_bytes_max / 4,
         }
+    }
+
+    /// From now on commands are sent in this session.
+    pub(crate) fn name(&mut self, state: SessionState) {
+        self.state = Some(state);
+    }
+
+    /// Whether tokens are out for what this session was sent.
+    pub(crate) fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty()
     }
 
     /// Whether more commands may be submitted; else callers wait.
@@ -147,7 +173,7 @@ impl Ledger {
     ) {
         let refuse = |out: &mut Vec<Output>, error| out.push(Output::Finished { call, outcome: Err(error) });
         if number <= self.acknowledged {
-            return refuse(out, CallError::OutcomeUnknown(Unknown::Acknowledged));
+            return refuse(out, CallError::unknown(Unknown::Acknowledged));
         }
         if number > self.acknowledged.saturating_add(self.window) {
             return refuse(out, CallError::NotSent(CallError::BEYOND_WINDOW));
@@ -192,13 +218,31 @@ impl Ledger {
     pub(crate) fn ack(&self) -> u64 {
         match self.numbering {
             Numbering::Callers => self.acknowledged,
-            Numbering::Own => self.pending.keys().next().copied().unwrap_or(self.next).saturating_sub(1),
+            Numbering::Own => {
+                let lowest = [self.pending.keys().next(), self.tokens.first()].into_iter().flatten().min();
+                lowest.copied().unwrap_or(self.next).saturating_sub(1)
+            }
+        }
+    }
+
+    /// Tokens that hold too much back are no longer heeded.
+    fn give_up_tokens(&mut self) {
+        let is_full = self.kept_bytes > self.kept_bytes_max;
+        while let Some(&number) = self.tokens.first()
+            && !self.pending.contains_key(&number)
+            && (is_full || self.next.saturating_sub(number) > self.window / 2)
+        {
+            self.tokens.pop_first();
+        }
+        if is_full || self.tokens.is_empty() {
+            self.kept_bytes = 0;
         }
     }
 
     /// Takes what goes into the next request: consecutive numbers within the window, so many commands and bytes at
     /// most. A command that is larger than `bytes_max` alone is never submitted.
     pub(crate) fn pack(&mut self, commands_max: usize, bytes_max: usize, letter: LetterId) -> Option<Packed> {
+        self.give_up_tokens();
         let ack = self.ack();
         let last = ack.saturating_add(self.window);
         let key = self.waiting.keys().next().copied()?;
@@ -222,9 +266,10 @@ impl Ledger {
                     place.key = number;
                 }
             }
-            self.pending.insert(number, Pending { digest: Reply::command_digest(&command), calls, letter });
             self.letters.entry(letter).or_default().insert(number);
-            commands.push(command);
+            commands.push(command.clone());
+            let digest = Reply::command_digest(&command);
+            self.pending.insert(number, Pending { command, digest, ack, calls, letter });
             number += 1;
         }
         self.next = self.next.max(number);
@@ -244,6 +289,9 @@ impl Ledger {
         out: &mut Vec<Output>,
     ) -> Option<LetterId> {
         let pending = self.pending.remove(&number)?;
+        if let (Ok(reply), false) = (outcome, self.tokens.is_empty()) {
+            self.kept_bytes = self.kept_bytes.saturating_add(reply.len() as u64);
+        }
         self.finish(pending.calls, outcome, out);
         let numbers = self.letters.get_mut(&pending.letter)?;
         numbers.remove(&number);
@@ -258,16 +306,24 @@ impl Ledger {
     /// waits was never sent and stays.
     pub(crate) fn session_gone(&mut self, out: &mut Vec<Output>) -> Vec<(u64, Digest)> {
         let gone = self.pending.iter().map(|(number, pending)| (*number, pending.digest)).collect();
+        // No token: there is nobody left to ask.
+        self.state = None;
         self.end_pending(Unknown::SessionGone, out);
         gone
     }
 
-    /// Nothing that is under way will be answered.
+    /// Nothing that is under way will be answered here.
     pub(crate) fn end_pending(&mut self, why: Unknown, out: &mut Vec<Output>) {
         self.letters.clear();
-        for (_, pending) in std::mem::take(&mut self.pending) {
-            self.finish(pending.calls, &Err(CallError::OutcomeUnknown(why)), out);
+        for (number, pending) in std::mem::take(&mut self.pending) {
+            let token = self.token(number, &pending);
+            self.finish(pending.calls, &Err(CallError::OutcomeUnknown { why, token }), out);
         }
+    }
+
+    fn token(&self, number: u64, pending: &Pending) -> Option<Token> {
+        let state = SessionState { acknowledged: pending.ack, ..self.state? };
+        Some(Token::new(state, number, pending.command.clone()))
     }
 
     /// A new session, whose numbers start afresh.
@@ -277,6 +333,8 @@ impl Ledger {
             self.next = 1;
         }
         self.acknowledged = 0;
+        self.tokens.clear();
+        self.kept_bytes = 0;
     }
 
     /// Nothing that waits will be sent.
@@ -296,15 +354,12 @@ impl Ledger {
         {
             self.deadlines.remove(&(deadline_ms, call));
             let Some(place) = self.calls.remove(&call) else { continue };
-            let error = match self.pending.get_mut(&place.key) {
-                Some(pending) if pending.calls.contains(&call) => {
-                    pending.calls.retain(|other| *other != call);
-                    CallError::OutcomeUnknown(Unknown::TimedOut)
-                }
-                _ => {
-                    self.give_up_waiting(place.key, call);
-                    CallError::NotSent(CallError::TIMED_OUT)
-                }
+            let is_sent = self.pending.get(&place.key).is_some_and(|pending| pending.calls.contains(&call));
+            let error = if is_sent {
+                self.give_up_pending(place.key, call)
+            } else {
+                self.give_up_waiting(place.key, call);
+                CallError::NotSent(CallError::TIMED_OUT)
             };
             out.push(Output::Finished { call, outcome: Err(error) });
         }
@@ -313,6 +368,16 @@ impl Ledger {
     /// When [`Ledger::tick`] has something to do.
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
         self.deadlines.first().map(|(deadline_ms, _)| *deadline_ms)
+    }
+
+    fn give_up_pending(&mut self, number: u64, call: CallId) -> CallError {
+        let pending = self.pending.get_mut(&number);
+        pending.into_iter().for_each(|pending| pending.calls.retain(|other| *other != call));
+        let token = self.pending.get(&number).and_then(|pending| self.token(number, pending));
+        if self.numbering == Numbering::Own && token.is_some() {
+            self.tokens.insert(number);
+        }
+        CallError::OutcomeUnknown { why: Unknown::TimedOut, token }
     }
 
     fn give_up_waiting(&mut self, key: u64, call: CallId) {
@@ -336,14 +401,30 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use polder_types::{ClientId, ClusterId, PublicKey, SessionId};
+
     use super::*;
 
     fn command(fill: u8) -> Blob {
         Blob::copy(&[fill; 10])
     }
 
+    fn constants(session_window: u64) -> Constants {
+        Constants { session_window, reply_cache_per_session_bytes_max: 4 * 25, ..Constants::default() }
+    }
+
+    fn state() -> SessionState {
+        SessionState {
+            cluster: ClusterId(Digest([1; 32])),
+            client: ClientId(PublicKey([2; 32])),
+            session: SessionId::default(),
+            acknowledged: 0,
+        }
+    }
+
     fn own(window: u64, commands: u64) -> Ledger {
-        let mut ledger = Ledger::new(Numbering::Own, window, 0);
+        let mut ledger = Ledger::new(Numbering::Own, 0, &constants(window));
+        ledger.name(state());
         (0..commands).for_each(|call| ledger.submit(call, command(call as u8), 1_000));
         ledger
     }
@@ -403,7 +484,8 @@ mod tests {
         ledger.tick(999, &mut out);
         assert!(out.is_empty());
         ledger.tick(1_000, &mut out);
-        let unknown = CallError::OutcomeUnknown(Unknown::TimedOut);
+        let token = Some(Token::new(state(), 1, command(0)));
+        let unknown = CallError::OutcomeUnknown { why: Unknown::TimedOut, token };
         let not_sent = CallError::NotSent(CallError::TIMED_OUT);
         assert!(matches!(&out[..], [
             Output::Finished { call: 0, outcome: Err(first) },
@@ -414,12 +496,62 @@ mod tests {
         assert!(!ledger.has_waiting());
         assert_eq!(ledger.ack(), 0);
         assert_eq!(answer(&mut ledger, 1).1, Some(0));
-        assert_eq!(ledger.ack(), 1);
+        // Whoever has the token may still ask.
+        assert_eq!(ledger.ack(), 0);
+    }
+
+    #[test]
+    fn r25_what_a_token_asks_for_is_kept_while_later_commands_have_room() {
+        let mut ledger = own(8, 1);
+        ledger.pack(1, 1_000, 0);
+        ledger.tick(1_000, &mut Vec::new());
+        answer(&mut ledger, 1);
+        assert!(ledger.has_tokens());
+        for number in 2..=6 {
+            ledger.submit(number, command(1), 2_000);
+            // By numbers: half a window.
+            let ack = if number < 6 { 0 } else { number - 1 };
+            assert_eq!(numbers(ledger.pack(1, 1_000, number)), Some((ack, number, 1)));
+            let mut out = Vec::new();
+            ledger.answered(number, &Ok(Blob::default()), &mut out);
+        }
+        assert!(!ledger.has_tokens());
+        assert_eq!(ledger.ack(), 6);
+    }
+
+    #[test]
+    fn r25_what_a_token_asks_for_is_kept_while_there_is_room_for_later_replies() {
+        let mut ledger = own(1_000, 1);
+        ledger.pack(1, 1_000, 0);
+        ledger.tick(1_000, &mut Vec::new());
+        answer(&mut ledger, 1);
+        // Ten bytes a reply, the first included; 25 are kept.
+        for (number, ack) in [(2, 0), (3, 0), (4, 3)] {
+            ledger.submit(number, command(1), 2_000);
+            assert_eq!(numbers(ledger.pack(1, 1_000, number)), Some((ack, number, 1)));
+            answer(&mut ledger, number);
+        }
+        assert!(!ledger.has_tokens());
+    }
+
+    /// Its window begins where that request said, not where an earlier one did.
+    #[test]
+    fn a_token_says_what_its_request_acknowledged() {
+        let mut ledger = own(10, 1);
+        ledger.pack(1, 1_000, 0);
+        answer(&mut ledger, 1);
+        ledger.submit(7, command(7), 2_000);
+        ledger.pack(1, 1_000, 1);
+        let mut out = Vec::new();
+        ledger.end_pending(Unknown::Closed, &mut out);
+        let token = Some(Token::new(SessionState { acknowledged: 1, ..state() }, 2, command(7)));
+        let expected = CallError::OutcomeUnknown { why: Unknown::Closed, token };
+        assert!(matches!(&out[..], [Output::Finished { call: 7, outcome: Err(error) }] if *error == expected));
     }
 
     #[test]
     fn numbered_commands_are_packed_in_runs() {
-        let mut ledger = Ledger::new(Numbering::Callers, 100, 10);
+        let mut ledger = Ledger::new(Numbering::Callers, 10, &constants(100));
         let mut out = Vec::new();
         for (call, number) in [(0, 15), (1, 12), (2, 11)] {
             ledger.submit_numbered(call, number, command(number as u8), 1_000, &mut out);
@@ -437,7 +569,7 @@ mod tests {
 
     #[test]
     fn numbered_commands_outside_the_window_or_reused_are_refused_here() {
-        let mut ledger = Ledger::new(Numbering::Callers, 5, 10);
+        let mut ledger = Ledger::new(Numbering::Callers, 10, &constants(5));
         let mut out = Vec::new();
         ledger.submit_numbered(0, 10, command(1), 1_000, &mut out);
         ledger.submit_numbered(1, 16, command(1), 1_000, &mut out);
@@ -456,7 +588,7 @@ mod tests {
         assert_eq!(
             errors,
             [
-                (0, CallError::OutcomeUnknown(Unknown::Acknowledged)),
+                (0, CallError::unknown(Unknown::Acknowledged)),
                 (1, CallError::NotSent(CallError::BEYOND_WINDOW)),
                 (3, in_use.clone()),
                 (4, in_use),
@@ -473,7 +605,7 @@ mod tests {
         ledger.pack(100, 1_000, 0);
         let mut out = Vec::new();
         assert_eq!(ledger.session_gone(&mut out).len(), 2);
-        let unknown = CallError::OutcomeUnknown(Unknown::SessionGone);
+        let unknown = CallError::unknown(Unknown::SessionGone);
         assert_eq!(out.len(), 2);
         assert!(out.iter().all(|output| matches!(output, Output::Finished { outcome: Err(e), .. } if *e == unknown)));
         ledger.renumber();

@@ -6,10 +6,12 @@
 //! - [`Client`]: connects to all replicas, opens a session, numbers commands, packs those of concurrent callers into
 //!   few signed requests, and believes a reply on `r+1` equal ones.
 //! - [`ResumableClient`]: the caller numbers the commands, and can go on exactly once after a crash of its own.
+//! - [`Builder::resolve`]: learns what became of a call that ended with an unknown outcome, also from another process.
 //! - [`Builder::statuses`]: asks the replicas how they are.
 //!
-//! A call ends with a reply, or with a [`CallError`] that says whether the command was executed. Sending again is the
-//! client's business: it is safe, because the replicas execute each number of a session once (R25).
+//! A call ends with a reply, or with a [`CallError`] that says whether the command was executed; if nobody knows yet, it
+//! has a [`Token`] by which that can be learned. Sending again is the client's business: it is safe, because the replicas
+//! execute each number of a session once (R25).
 //!
 //! ```no_run
 //! use polder_client::Client;
@@ -28,7 +30,7 @@
 //! match a {
 //!     Ok(total) => println!("{total}"),
 //!     Err(error) if error.is_not_executed() => println!("nothing was added: {error}"),
-//!     Err(error) => println!("it may have been added: {error}"),
+//!     Err(error) => println!("it may have been added: {error}; resolve {:?}", error.token()),
 //! }
 //! b?;
 //! counter.close().await;
@@ -51,10 +53,14 @@ mod machine;
 mod matcher;
 mod pace;
 mod peers;
+mod resolve;
 mod resumable;
 mod status;
+mod token;
 
 pub use builder::Builder;
 pub use client::Client;
 pub use error::{CallError, ConnectError, Unknown};
+pub use resolve::{Resolution, ResolveError};
 pub use resumable::{ResumableClient, SessionState};
+pub use token::{Token, TokenError};

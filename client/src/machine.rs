@@ -17,6 +17,7 @@ use polder_types::{
     SessionId, SignedRequest, SigningKey, encode,
 };
 
+use crate::SessionState;
 use crate::courier::{Courier, LetterId, Patience};
 use crate::error::{CallError, Unknown};
 use crate::ledger::{CallId, Ledger, Numbering, Packed};
@@ -124,7 +125,15 @@ impl Machine {
 
     /// A machine that goes on with a session.
     pub(crate) fn resume(settings: Settings, session: SessionId, acknowledged: u64) -> Self {
-        Self::with(settings, Numbering::Callers, Session::Open(session), acknowledged)
+        let mut machine = Self::with(settings, Numbering::Callers, Session::Open(session), acknowledged);
+        machine.ledger.name(machine.state(session));
+        machine
+    }
+
+    /// The session, as tokens name it.
+    fn state(&self, session: SessionId) -> SessionState {
+        let client = ClientId(self.settings.key.public());
+        SessionState { cluster: self.settings.cluster, client, session, acknowledged: 0 }
     }
 
     fn with(settings: Settings, numbering: Numbering, session: Session, acknowledged: u64) -> Self {
@@ -133,7 +142,7 @@ impl Machine {
             peers: Peers::new(settings.quorum, &settings.constants),
             matcher: Matcher::new(settings.quorum),
             courier: Courier::new(settings.patience),
-            ledger: Ledger::new(numbering, settings.constants.session_window, acknowledged),
+            ledger: Ledger::new(numbering, acknowledged, &settings.constants),
             session,
             closing: false,
             used_ms: 0,
@@ -213,7 +222,7 @@ impl Machine {
 
     fn submit(&mut self, call: CallId, number: Option<u64>, command: Blob, deadline_ms: u64, out: &mut Vec<Output>) {
         let error = match self.session {
-            Session::Gone => Some(CallError::OutcomeUnknown(Unknown::SessionGone)),
+            Session::Gone => Some(CallError::unknown(Unknown::SessionGone)),
             _ if self.closing => Some(CallError::NotSent(CallError::CLOSED)),
             _ => None,
         };
@@ -277,6 +286,7 @@ impl Machine {
                 self.used_ms = now_ms;
                 self.session = Session::Open(session);
                 self.ledger.renumber();
+                self.ledger.name(self.state(session));
                 for replica in self.peers.all().filter(|replica| self.peers.is_up(*replica)) {
                     attach(session, replica, out);
                 }
@@ -310,7 +320,7 @@ impl Machine {
         self.session = match self.numbering {
             Numbering::Own => Session::Unopened { wanted: self.ledger.has_waiting() },
             Numbering::Callers => {
-                self.ledger.refuse_waiting(&CallError::OutcomeUnknown(Unknown::SessionGone), out);
+                self.ledger.refuse_waiting(&CallError::unknown(Unknown::SessionGone), out);
                 Session::Gone
             }
         };
@@ -372,6 +382,11 @@ impl Machine {
             return;
         }
         match self.session {
+            // What a token asks for is forgotten with the session, which expires if nobody closes it.
+            Session::Open(_) if self.ledger.has_tokens() => {
+                self.session = Session::Closed;
+                out.push(Output::Closed);
+            }
             Session::Open(session) => {
                 let request = self.sign(Call::Close { session });
                 let subject = Subject { session: Some(session), number: 0, command: request.digest() };
@@ -403,10 +418,10 @@ fn attach(session: SessionId, to: ReplicaId, out: &mut Vec<Output>) {
 fn outcome(answer: Answer) -> Result<Blob, CallError> {
     match answer {
         Answer::Done(reply) => Ok(reply),
-        Answer::Failed(Failure::OutsideWindow) => Err(CallError::OutcomeUnknown(Unknown::Acknowledged)),
-        Answer::Failed(Failure::ReplyNotKept) => Err(CallError::OutcomeUnknown(Unknown::ReplyNotKept)),
+        Answer::Failed(Failure::OutsideWindow) => Err(CallError::unknown(Unknown::Acknowledged)),
+        Answer::Failed(Failure::ReplyNotKept) => Err(CallError::unknown(Unknown::ReplyNotKept)),
         Answer::Failed(failure) if failure.is_rejection() => Err(CallError::Rejected(failure)),
-        Answer::Failed(_) => Err(CallError::OutcomeUnknown(Unknown::SessionGone)),
+        Answer::Failed(_) => Err(CallError::unknown(Unknown::SessionGone)),
         // Not what is answered to a command.
         Answer::Opened(_) | Answer::Closed => Err(CallError::BadReply),
     }

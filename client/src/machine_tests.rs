@@ -296,7 +296,7 @@ fn r27_no_session_means_unknown_and_what_was_not_sent_goes_under_the_next() {
     let requests = fixture.requests();
     assert_eq!(requests.len(), 2);
     fixture.answer(&[0, 1], &requests[0].1, 0, Answer::Failed(Failure::NoSession));
-    let unknown = |call| (call, Err(CallError::OutcomeUnknown(Unknown::SessionGone)));
+    let unknown = |call| (call, Err(CallError::unknown(Unknown::SessionGone)));
     assert_eq!(fixture.outcomes(), [unknown(0), unknown(1), unknown(2)]);
     let (_, open) = fixture.requests().remove(0);
     assert!(matches!(open.call, Call::Open { nonce: [2, ..], .. }));
@@ -416,7 +416,7 @@ fn r27_a_resumed_session_that_is_gone_stays_gone() {
     let (_, request) = fixture.requests().remove(0);
     fixture.answer(&[0, 1], &request, 0, Answer::Failed(Failure::NoSession));
     submit(&mut fixture, 2);
-    let unknown = CallError::OutcomeUnknown(Unknown::SessionGone);
+    let unknown = CallError::unknown(Unknown::SessionGone);
     assert_eq!(fixture.outcomes(), [(1, Err(unknown.clone())), (2, Err(unknown))]);
     assert!(fixture.requests().is_empty());
 }
@@ -430,9 +430,28 @@ fn an_abandoned_machine_ends_every_call() {
     fixture.other.extend(out);
     let mut outcomes = fixture.outcomes();
     outcomes.sort_by_key(|(call, _)| *call);
-    let unknown = CallError::OutcomeUnknown(Unknown::Closed);
+    let token = Some(crate::Token::new(fixture.machine.state(SESSION), 1, Blob::copy(&[0])));
+    let unknown = CallError::OutcomeUnknown { why: Unknown::Closed, token };
     let not_sent = CallError::NotSent(CallError::CLOSED);
     assert_eq!(outcomes, [(0, Err(unknown)), (1, Err(not_sent))]);
+}
+
+/// R25, R27: with the session the replicas forget what a token asks for.
+#[test]
+fn a_session_of_which_a_token_is_out_is_not_closed() {
+    for gives_up in [true, false] {
+        let mut fixture = Fixture::open();
+        fixture.submit(0);
+        let (_, request) = fixture.requests().remove(0);
+        fixture.pass(if gives_up { 30_000 } else { 1 });
+        assert_eq!(fixture.outcomes().len(), usize::from(gives_up));
+        fixture.answer(&[0, 1], &request, 0, done(b"a"));
+        fixture.requests();
+        fixture.step(Input::Close);
+        let closes = fixture.requests().iter().any(|(_, request)| matches!(request.call, Call::Close { .. }));
+        let is_over = fixture.other.iter().any(|output| matches!(output, Output::Closed));
+        assert_eq!((closes, is_over), (!gives_up, gives_up));
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use polder_client::{Builder, Client, ConnectError};
+use polder_client::{Builder, Client, ConnectError, Token};
 use polder_types::{Blob, ClusterFile, SigningKey};
 
 use crate::{Command, KeyValue, Kv, KvError, Outcome, Reply, Revision, Transaction, Versioned};
@@ -219,6 +219,16 @@ impl CallError {
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Self::Client(error) if error.is_outcome_unknown())
+    }
+
+    /// With what [`Builder::resolve`], of [`Kv`], learns later what became of the command, if its outcome is unknown and
+    /// can be learned: as [`polder_client::CallError::token`].
+    #[must_use]
+    pub fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Client(error) => error.token(),
+        }
     }
 
     /// Whether time ran out, before or after the command was sent.

@@ -29,7 +29,7 @@ pub mod cli;
 
 pub use metrics::Metrics;
 pub use node::{Node, NodeConfig, NodeError, Stores, Threads, WallClock};
-pub use report::{PeerReport, Report};
+pub use report::{Check, PeerReport, Report};
 
 /// The examples of README.md compile.
 #[cfg(all(doctest, feature = "bin"))]

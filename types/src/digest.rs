@@ -70,6 +70,8 @@ pub enum Domain {
     Import = 15,
     /// How many rows a replica's vote log had, under its secret key: only itself can tell (R18).
     Mark = 16,
+    /// A client's token, so that damage to its text is seen.
+    Token = 17,
 }
 
 /// Hashes several parts in one domain. Variable-length parts go through [`Hasher::sized`].

@@ -34,6 +34,17 @@ pub(crate) enum Manner {
     Busy(u32),
     /// Receives and says nothing.
     Silent,
+    /// Receives, and its replies are lost.
+    Mute,
+}
+
+/// What is lost of requests with commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// Nothing arrives.
+    Request,
+    /// They are executed, and nobody hears of it.
+    Reply,
 }
 
 /// What all replicas agree on.
@@ -46,8 +57,13 @@ pub(crate) struct State {
     opened: BTreeMap<Blob, SessionId>,
     pub(crate) manners: [Manner; REPLICAS as usize],
     connections: Vec<(u8, ClientId, Connection)>,
-    /// Commands executed, requests seen (copies included), and the most commands in one of them.
+    /// After so many different requests with commands all others are lost so, copies too.
+    cut: Option<(usize, Lost)>,
+    /// The requests with commands since it was cut.
+    bodies: Vec<Blob>,
+    /// Commands executed and refused, requests seen (copies included), and the most commands in one of them.
     pub(crate) executed: u64,
+    pub(crate) refused: u64,
     pub(crate) requests: u64,
     pub(crate) packed_max: usize,
     pub(crate) opens: u64,
@@ -119,6 +135,12 @@ impl Cluster {
 
     pub(crate) fn set_manner(&self, replica: u8, manner: Manner) {
         self.state().manners[usize::from(replica)] = manner;
+    }
+
+    /// From now on only so many different requests with commands get through; none: all.
+    pub(crate) fn cut(&self, after: Option<(usize, Lost)>) {
+        let mut state = self.state();
+        (state.cut, state.bodies) = (after, Vec::new());
     }
 
     /// All replicas forget a session, as if it had expired.
@@ -201,8 +223,22 @@ impl State {
             self.view += 1;
         }
         let request = signed.request().unwrap();
+        let lost = matches!(request.call, Call::Commands { .. }).then(|| self.lost(signed)).flatten();
+        if lost == Some(Lost::Request) {
+            return;
+        }
         let replies = self.execute(signed, request.client, &request.call);
-        self.reply(request.client, &replies);
+        if lost.is_none() {
+            self.reply(request.client, &replies);
+        }
+    }
+
+    fn lost(&mut self, signed: &SignedRequest) -> Option<Lost> {
+        let (after, lost) = self.cut?;
+        if !self.bodies.contains(&signed.body) {
+            self.bodies.push(signed.body.clone());
+        }
+        (self.bodies.iter().position(|body| *body == signed.body) >= Some(after)).then_some(lost)
     }
 
     fn execute(&mut self, signed: &SignedRequest, client: ClientId, call: &Call) -> Vec<Reply> {
@@ -258,7 +294,10 @@ impl State {
                 self.executed += 1;
                 Answer::Done(Blob::from(self.total.to_wire()))
             }
-            Err(_) => Answer::Failed(Failure::Malformed),
+            Err(_) => {
+                self.refused += 1;
+                Answer::Failed(Failure::Malformed)
+            }
         };
         open.replies.insert(number, (command.clone(), answer.clone()));
         answer
@@ -271,7 +310,7 @@ impl State {
                 continue;
             }
             match self.manners[usize::from(*replica)] {
-                Manner::Silent => {}
+                Manner::Silent | Manner::Mute => {}
                 Manner::Lies => {
                     let lie = |reply: &Reply| Reply {
                         answer: match reply.answer {

@@ -180,6 +180,28 @@ fn r12_what_is_no_request_is_passed_over_and_what_is_no_command_takes_its_number
     assert_eq!(world.slot([malformed]).replies, executed.replies);
 }
 
+/// Whoever asks what became of a number bars it with a command of no bytes, and never takes it from another.
+#[test]
+fn r25_a_void_takes_a_number_for_ever_unless_a_command_has_it() {
+    let mut world = World::new(constants());
+    let session = world.open(1);
+    let void = |world: &World, number| {
+        let call = Call::Commands { session, ack: 0, first: number, commands: vec![Blob::default()] };
+        world.sign(1, call)
+    };
+    let write = |world: &World, number| world.commands(1, session, 0, number, [writes(vec![append("log", "x")])]);
+    // In one slot as in several.
+    let slot = [void(&world, 1), write(&world, 1), write(&world, 2), void(&world, 2)];
+    let first = answers(&world.slot(slot));
+    assert!(matches!(first[2], Answer::Done(_)), "{first:?}");
+    let reused = failed(Failure::NumberReused);
+    assert_eq!((&first[..2], &first[3]), (&[failed(Failure::Malformed), reused.clone()][..], &reused));
+    let again = [write(&world, 1), void(&world, 1), void(&world, 2), write(&world, 2)];
+    let again = again.map(|request| answers(&world.slot([request])).remove(0));
+    assert_eq!(again, [reused.clone(), failed(Failure::Malformed), reused, first[2].clone()]);
+    assert_eq!(world.value("log"), Some(Blob::copy(b"x")));
+}
+
 #[test]
 fn replies_name_what_they_answer() {
     let mut world = World::new(constants());

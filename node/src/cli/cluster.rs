@@ -9,6 +9,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 
+use super::tell;
+
 /// How long a replica that was asked to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -38,7 +40,7 @@ impl ClusterVerb {
             let outs = (child.stdout.take(), child.stderr.take());
             replicas.spawn(attend(replica, child, outs));
         }
-        eprintln!("{} replicas run; clients use {}", configs.len(), self.dir.join("cluster.toml").display());
+        tell(format_args!("{} replicas run; clients use {}", configs.len(), self.dir.join("cluster.toml").display()));
         let mut has_failed = false;
         tokio::select! {
             biased;
@@ -95,7 +97,7 @@ async fn prefix(replica: usize, out: Option<impl AsyncRead + Unpin>) {
     let Some(out) = out else { return };
     let mut lines = BufReader::new(out).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        eprintln!("{replica} | {line}");
+        tell(format_args!("{replica} | {line}"));
     }
 }
 
@@ -104,11 +106,11 @@ async fn report_ends(replicas: &mut JoinSet<(usize, std::io::Result<ExitStatus>)
         match ended {
             Ok((_, Ok(status))) if status.success() => {}
             Ok((replica, Ok(status))) => {
-                eprintln!("replica {replica} ended ({status})");
+                tell(format_args!("replica {replica} ended ({status})"));
                 *has_failed = true;
             }
             Ok((replica, Err(error))) => {
-                eprintln!("replica {replica} is lost ({error})");
+                tell(format_args!("replica {replica} is lost ({error})"));
                 *has_failed = true;
             }
             Err(_) => *has_failed = true,

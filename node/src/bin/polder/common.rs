@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use polder_client::Builder;
+use polder_client::{Builder, ResolveError};
 use polder_kv::KvClient;
 use polder_node::cli::{cluster_file, tell};
 use polder_node::files::read_key;
 use polder_types::{ClusterFile, NodeStatus, SigningKey};
 
 /// Exit status 3: nobody knows whether a command was executed.
-const OUTCOME_UNKNOWN: u8 = 3;
+pub(crate) const OUTCOME_UNKNOWN: u8 = 3;
 
 /// The exit status of an outcome; an error of which the outcome is known is passed on.
 pub(crate) fn outcome(outcome: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
@@ -28,7 +28,8 @@ pub(crate) fn outcome(outcome: anyhow::Result<ExitCode>) -> anyhow::Result<ExitC
 fn is_outcome_unknown(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let of_kv = cause.downcast_ref().is_some_and(polder_kv::CallError::is_outcome_unknown);
-        of_kv || cause.downcast_ref().is_some_and(polder_client::CallError::is_outcome_unknown)
+        let is_open = matches!(cause.downcast_ref(), Some(ResolveError::StillUnknown));
+        of_kv || is_open || cause.downcast_ref().is_some_and(polder_client::CallError::is_outcome_unknown)
     })
 }
 
@@ -45,14 +46,6 @@ pub(crate) struct ClusterArgs {
     /// Seconds that a call may take, and connecting
     #[arg(long, value_name = "SECONDS", default_value_t = 30, global = true, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-}
-
-/// How records are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
-    /// One a line, its columns separated by tabs
-    #[default]
-    Tsv,
 }
 
 impl ClusterArgs {
@@ -134,10 +127,11 @@ mod tests {
         let status = |outcome: anyhow::Result<ExitCode>| outcome.map(|code| format!("{code:?}")).ok();
         let unknown = Some(format!("{:?}", ExitCode::from(3)));
         // A put that was sent, and not answered in time.
-        assert_eq!(status(outcome(failed(CallError::OutcomeUnknown(Unknown::TimedOut)))), unknown);
+        assert_eq!(status(outcome(failed(CallError::OutcomeUnknown { why: Unknown::TimedOut, token: None }))), unknown);
+        assert_eq!(status(outcome(Err(ResolveError::StillUnknown.into()))), unknown);
         assert!(outcome(failed(CallError::NotSent("time ran out"))).is_err());
         assert!(outcome(failed(CallError::Rejected(polder_types::Failure::StateFull))).is_err());
-        let of_kv = polder_kv::CallError::Client(CallError::OutcomeUnknown(Unknown::SessionGone));
+        let of_kv = polder_kv::CallError::Client(CallError::OutcomeUnknown { why: Unknown::SessionGone, token: None });
         assert_eq!(status(outcome(Err(of_kv.into()))), unknown);
     }
 

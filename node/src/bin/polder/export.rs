@@ -7,8 +7,8 @@ use indicatif::ProgressBar;
 use polder_kv::KvClient;
 use polder_node::cli::listed;
 
-use crate::common::{ClusterArgs, Format};
-use crate::tsv;
+use crate::common::ClusterArgs;
+use crate::records::Format;
 
 /// Records a page. A page also ends where its reply would grow too large.
 const PAGE_RECORDS_MAX: u32 = 4_096;
@@ -18,13 +18,14 @@ const PAGE_RECORDS_MAX: u32 = 4_096;
 #[command(after_help = "Examples:
   polder export --cluster net/cluster.toml > records.tsv
   polder export --cluster net/cluster.toml --prefix user/
+  polder export --cluster net/cluster.toml --format jsonl | jq -r .key
 
 Pages are read one after the other, each in the order of all commands: exact when nobody writes meanwhile.
-A record that TSV cannot hold is an error that names it.")]
+A record that TSV cannot hold is an error that names it; JSON lines hold every record.")]
 pub(crate) struct Export {
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// How records are written: one a line, its columns separated by tabs
+    /// How records are written
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Only keys that begin so
@@ -34,11 +35,11 @@ pub(crate) struct Export {
 
 impl Export {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let Format::Tsv = self.format;
         let kv = self.cluster.connect().await?;
         let bar = bar();
         let stdout = io::stdout().lock();
-        let written = write(&kv, self.prefix.as_bytes(), &mut BufWriter::with_capacity(1 << 16, stdout), &|records| {
+        let mut out = BufWriter::with_capacity(1 << 16, stdout);
+        let written = write(&kv, self.prefix.as_bytes(), self.format, &mut out, &|records| {
             bar.set_message(format!("{records} records"));
             bar.tick();
         })
@@ -53,6 +54,7 @@ impl Export {
 pub(crate) async fn write(
     kv: &KvClient,
     prefix: &[u8],
+    format: Format,
     out: &mut impl Write,
     progress: &dyn Fn(u64),
 ) -> anyhow::Result<u64> {
@@ -61,7 +63,7 @@ pub(crate) async fn write(
     while let Some(first) = from.take() {
         let page = kv.prefix_after(prefix, &first, PAGE_RECORDS_MAX).await?;
         for entry in &page.entries {
-            tsv::print(out, &entry.key, &entry.value)?;
+            format.print(out, &entry.key, &entry.value)?;
         }
         records += page.entries.len() as u64;
         progress(records);

@@ -11,26 +11,29 @@ use indicatif::{ProgressBar, ProgressStyle};
 use polder_client::{Builder, CallError, ConnectError, Unknown};
 use polder_node::cli::{say, tell};
 
-use crate::common::{ClusterArgs, Format};
+use crate::common::ClusterArgs;
 use crate::load::{self, OtherInput, State};
+use crate::records::{Form, Format, Place};
 
 /// Stores the records of a file, each exactly once, whatever dies meanwhile
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   polder import --cluster net/cluster.toml records.tsv
+  polder import --cluster net/cluster.toml --format jsonl records.jsonl
   zcat records.tsv.gz | polder import --cluster net/cluster.toml --state records.state -
 
 An import that was interrupted goes on when the same command is run again: session and place are kept in the state file.
-The key of a record is one column, its value the others, tab-joined; a later record of the same key wins.")]
+The key of a TSV record is one column, its value the others, tab-joined. A JSON line is {\"key\": \"lamp\", \"value\": \"on\"},
+with key_base64 or value_base64 for bytes that are no text. A later record of the same key wins.")]
 pub(crate) struct Import {
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// How records are written: one a line, its columns separated by tabs
+    /// How records are written
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Which column is the key, from 1
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=65_536))]
-    key_column: u64,
+    /// Which column of TSV is the key, from 1 [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    key_column: Option<u64>,
     /// Where session and place are kept until all is stored [default: FILE.polder-import]
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
@@ -43,8 +46,8 @@ pub(crate) struct Import {
 
 impl Import {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let Format::Tsv = self.format;
         let start = Instant::now();
+        let form = form(self.format, self.key_column)?;
         let is_stdin = self.file == Path::new("-");
         let path = match self.state {
             Some(path) => path,
@@ -53,17 +56,20 @@ impl Import {
         };
         let (input, bytes) = open(&self.file, is_stdin)?;
         let builder = self.cluster.builder()?;
-        let key_column = usize::try_from(self.key_column)?;
         let known = State::read(&path)?;
-        if let Some(begun) = known.map(|state| state.key_column()).filter(|begun| *begun != key_column) {
-            bail!("this import was begun with --key-column {begun}: use that, or {}", from_the_start(&path));
+        if let Some(begun) = known.map(|state| state.form()).filter(|begun| *begun != form) {
+            let begun = match begun {
+                Form::Tsv(key_column) => format!("--format tsv --key-column {key_column}"),
+                Form::Jsonl => "--format jsonl".to_owned(),
+            };
+            bail!("this import was begun with {begun}: use that, or {}", from_the_start(&path));
         }
         let before = known.map_or(0, |state| state.place().records);
         if before > 0 {
             tell(format_args!("goes on after {before} records that are stored already"));
         }
         let bar = bar(bytes);
-        let done = run(builder, known, key_column, &path, input, &|place: crate::tsv::Place| {
+        let done = run(builder, known, form, &path, input, &|place: Place| {
             bar.set_position(place.bytes);
             bar.set_message(format!("{} records", place.records));
         })
@@ -86,6 +92,15 @@ impl Import {
     }
 }
 
+/// What the lines of the input mean.
+fn form(format: Format, key_column: Option<u64>) -> anyhow::Result<Form> {
+    match (format, key_column) {
+        (Format::Tsv, key_column) => Ok(Form::Tsv(usize::try_from(key_column.unwrap_or(1))?)),
+        (Format::Jsonl, None) => Ok(Form::Jsonl),
+        (Format::Jsonl, Some(_)) => bail!("--key-column goes with --format tsv: a JSON line names its key"),
+    }
+}
+
 /// How an import is begun anew, and what that means.
 fn from_the_start(state: &Path) -> String {
     format!("remove {} to import from the start (what is stored stays, or is written again)", state.display())
@@ -95,7 +110,7 @@ fn from_the_start(state: &Path) -> String {
 fn advice(error: &anyhow::Error, state: &Path) -> String {
     let is_passing = error.chain().any(|cause| {
         let of_call: Option<&CallError> = cause.downcast_ref();
-        of_call.is_some_and(|error| error.is_timeout() || *error == CallError::OutcomeUnknown(Unknown::Closed))
+        of_call.is_some_and(|error| error.is_timeout() || is_closed(error))
             || matches!(cause.downcast_ref(), Some(ConnectError::TimedOut(_)))
     });
     let is_other_session = error.chain().any(|cause| {
@@ -119,6 +134,11 @@ fn advice(error: &anyhow::Error, state: &Path) -> String {
     }
 }
 
+/// Whether the client was closed while the command was under way.
+fn is_closed(error: &CallError) -> bool {
+    matches!(error, CallError::OutcomeUnknown { why: Unknown::Closed, .. })
+}
+
 /// Imports all of `input`, going on from `known`; the state at `path` is gone when all is stored.
 ///
 /// # Errors
@@ -128,18 +148,18 @@ fn advice(error: &anyhow::Error, state: &Path) -> String {
 pub(crate) async fn run(
     builder: Builder,
     known: Option<State>,
-    key_column: usize,
+    form: Form,
     path: &Path,
     input: impl BufRead + Send + 'static,
-    progress: &(dyn Fn(crate::tsv::Place) + Sync),
+    progress: &(dyn Fn(Place) + Sync),
 ) -> anyhow::Result<State> {
-    let mut chunks = load::read_ahead(input, key_column, known);
+    let mut chunks = load::read_ahead(input, form, known);
     let first = chunks.recv().await.transpose()?;
     let (client, state) = match known {
         Some(state) => (builder.resume(state.session()).await?, state),
         None => {
             let client = builder.connect_resumable().await?;
-            let state = State::new(client.state(), key_column);
+            let state = State::new(client.state(), form);
             state.store(path)?;
             (client, state)
         }
@@ -197,8 +217,8 @@ mod tests {
         Builder::new(cluster, SigningKey::from_seed(&[1; 32]))
     }
 
-    async fn failed(known: Option<State>, key_column: usize, path: &Path, input: &'static str) -> String {
-        let done = run(nobody(), known, key_column, path, input.as_bytes(), &|_| ()).await;
+    async fn failed(known: Option<State>, form: Form, path: &Path, input: &'static str) -> String {
+        let done = run(nobody(), known, form, path, input.as_bytes(), &|_| ()).await;
         let error = done.err().unwrap_or_else(|| anyhow::anyhow!("it did not fail"));
         let advice = advice(&error, path);
         format!("{:#}", error.context(advice))
@@ -208,12 +228,13 @@ mod tests {
     async fn a_bad_input_is_found_before_a_state_is_kept() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("state");
-        for (input, key_column, why) in [
-            ("\tv\n", 1, "line 1: the key is empty"),
-            ("k\tv\n\n", 1, "line 2: the key is empty"),
-            ("k\tv\n", 3, "line 1: 2 columns"),
+        for (input, form, why) in [
+            ("\tv\n", Form::Tsv(1), "line 1: the key is empty"),
+            ("k\tv\n\n", Form::Tsv(1), "line 2: the key is empty"),
+            ("k\tv\n", Form::Tsv(3), "line 1: 2 columns"),
+            ("{\"key\":\"k\",\"value\":\"v\"}\nk\tv\n", Form::Jsonl, "line 2: column 1: expected value"),
         ] {
-            let words = failed(None, key_column, &path, input).await;
+            let words = failed(None, form, &path, input).await;
             assert!(words.starts_with("nothing was imported: ") && words.contains(why), "{words}");
             assert!(!path.exists());
         }
@@ -231,7 +252,7 @@ mod tests {
             session: SessionId::default(),
             acknowledged: 1,
         };
-        let words = failed(Some(State::new(session, 1)), 1, &path, "k\tv\n").await;
+        let words = failed(Some(State::new(session, Form::Tsv(1))), Form::Tsv(1), &path, "k\tv\n").await;
         assert!(
             words.contains("give the input that was begun, or remove") && !words.contains("again to go on"),
             "{words}"
@@ -240,15 +261,24 @@ mod tests {
     }
 
     #[test]
+    fn a_key_column_is_for_columns() {
+        assert!(matches!(form(Format::Tsv, None), Ok(Form::Tsv(1))));
+        assert!(matches!(form(Format::Tsv, Some(2)), Ok(Form::Tsv(2))));
+        assert!(matches!(form(Format::Jsonl, None), Ok(Form::Jsonl)));
+        assert!(form(Format::Jsonl, Some(1)).is_err());
+    }
+
+    #[test]
     fn only_what_time_may_mend_is_to_be_run_again() {
         let path = Path::new("/nowhere/state");
         let goes_on = |error: anyhow::Error| advice(&error, path).contains("run the same command again to go on");
         assert!(goes_on(ConnectError::TimedOut(Vec::new()).into()));
-        assert!(goes_on(CallError::OutcomeUnknown(Unknown::TimedOut).into()));
+        let unknown = |why| CallError::OutcomeUnknown { why, token: None };
+        assert!(goes_on(unknown(Unknown::TimedOut).into()));
         assert!(!goes_on(ConnectError::WrongState("cluster").into()));
-        assert!(!goes_on(CallError::OutcomeUnknown(Unknown::SessionGone).into()));
+        assert!(!goes_on(unknown(Unknown::SessionGone).into()));
         assert!(!goes_on(CallError::Rejected(polder_types::Failure::StateFull).into()));
-        let gone = advice(&CallError::OutcomeUnknown(Unknown::SessionGone).into(), path);
+        let gone = advice(&unknown(Unknown::SessionGone).into(), path);
         assert!(gone.contains("remove /nowhere/state"), "{gone}");
     }
 }

@@ -6,12 +6,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use polder_kv::{KeyValue, KvClient, Revision, Versioned};
+use polder_client::Token;
+use polder_kv::{CallError, KeyValue, KvClient, Revision, Versioned};
 use polder_node::cli::{listed, say};
 use serde_json::{Value, json};
 
 use crate::common::ClusterArgs;
-use crate::tsv;
+use crate::{resolve, tsv};
 
 /// Reads and writes single keys, and prints ranges
 #[derive(Debug, clap::Args)]
@@ -22,7 +23,7 @@ use crate::tsv;
   polder kv --cluster net/cluster.toml range --prefix la --limit 10
 
 Values are raw bytes; a newline is added on a terminal only.
-Exit status: 0 success, 1 absent or mismatch, 2 error, 3 outcome unknown.")]
+Exit status: 0 success, 1 absent or mismatch, 2 error, 3 outcome unknown: then a token is printed, for `kv resolve`.")]
 pub(crate) struct KvVerb {
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -48,7 +49,8 @@ enum Verb {
   polder kv put --cluster net/cluster.toml lamp on
   polder kv put --cluster net/cluster.toml --json lamp on      (prints the new revision)
 
-Exit status 3: it was sent, and nobody knows whether it was executed. Read the key to find out.")]
+Exit status 3: it was sent, and nobody knows yet whether it was executed. A token is printed (with --json as \"token\" on
+standard output, else on standard error) with which `kv resolve` finds out.")]
     Put {
         /// The key
         key: OsString,
@@ -86,15 +88,42 @@ Exit status 3: it was sent, and nobody knows whether it was executed. Read the k
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
     },
+    /// Tells what became of a command whose outcome was unknown; 1 when it was not executed and never will be
+    #[command(after_help = "Examples:
+  polder kv resolve --cluster net/cluster.toml polder1.AAAA...
+  polder kv put --json --cluster net/cluster.toml lamp on > put.json || jq -r .token put.json | polder kv resolve -
+
+It asks without executing anything, with the same key, as often as you like; afterwards a command that was not executed
+never will be. A token holds its command, and is good while its session is open: an hour, unless the cluster says otherwise.
+Exit status: 0 it was executed, 1 it was not and never will be, 2 error, 3 still unknown (ask again), or forgotten.")]
+    Resolve {
+        /// The token, in text; - for standard input
+        token: String,
+    },
 }
 
 impl KvVerb {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        if let Verb::Resolve { token } = &self.verb {
+            return resolve::run(self.cluster.builder()?, token, self.json).await;
+        }
         let kv = self.cluster.connect().await?;
         let done = run(&kv, &self.verb, self.json).await;
+        if let Err(error) = &done
+            && let Some(token) = token_of(error)
+        {
+            // The session stays open: with it would be forgotten what became of the command.
+            resolve::print_token(token, &error.to_string(), self.json)?;
+            return done.map(|_| ExitCode::SUCCESS);
+        }
         kv.close().await;
         done.map(|found| if found { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
+}
+
+/// The token of an outcome that is unknown.
+fn token_of(error: &anyhow::Error) -> Option<&Token> {
+    error.downcast_ref().and_then(CallError::token)
 }
 
 /// Returns whether what was asked for was there.
@@ -134,6 +163,8 @@ async fn run(kv: &KvClient, verb: &Verb, is_json: bool) -> anyhow::Result<bool> 
         Verb::Range { prefix, limit } => {
             listed(range(kv, prefix, limit.unwrap_or(u64::MAX), is_json).await).map(|()| true)
         }
+        // It needs no session.
+        Verb::Resolve { .. } => Ok(true),
     }
 }
 
@@ -167,14 +198,14 @@ fn raw(value: &[u8]) -> io::Result<()> {
 }
 
 /// Bytes in JSON: text where they are text, else an object with their hexadecimal digits.
-fn printable(bytes: &[u8]) -> Value {
+pub(crate) fn printable(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => json!(text),
         Err(_) => json!({"hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()}),
     }
 }
 
-fn revision(revision: &Revision) -> Value {
+pub(crate) fn revision(revision: &Revision) -> Value {
     json!({
         "created": revision.created.to_string(),
         "modified": revision.modified.to_string(),
@@ -198,7 +229,7 @@ fn swap(key: &OsStr, swapped: &Result<Revision, Option<Versioned>>) -> Value {
     }
 }
 
-fn key_value(entry: &KeyValue) -> Value {
+pub(crate) fn key_value(entry: &KeyValue) -> Value {
     json!({
         "key": printable(&entry.key),
         "value": printable(&entry.value),
@@ -232,7 +263,7 @@ mod tests {
 
     #[test]
     fn each_verb_has_examples_and_names_the_cluster_in_its_help() {
-        for verb in ["get", "put", "delete", "cas", "range"] {
+        for verb in ["get", "put", "delete", "cas", "range", "resolve"] {
             let help = Line::try_parse_from(["kv", verb, "--help"]).map(drop).map_err(|help| help.to_string());
             let help = help.err().unwrap_or_default();
             assert!(help.contains("Example") && help.contains("--cluster <FILE>"), "{verb}: {help}");

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::tsv::{Chunk, Chunks, Place, Record};
+use crate::records::{Chunk, Chunks, Form, Place, Record};
 
 /// Chunks that wait for their answers at once.
 const CHUNKS_IN_FLIGHT_MAX: usize = 128;
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 #[serde(deny_unknown_fields)]
 pub(crate) struct State {
     session: SessionState,
-    key_column: usize,
+    form: Form,
     records: u64,
     bytes: u64,
     chain: Digest,
@@ -42,8 +42,8 @@ pub(crate) struct State {
 
 impl State {
     /// At the start of an input, in a session of which no number was used.
-    pub(crate) fn new(session: SessionState, key_column: usize) -> Self {
-        Self { session, key_column, records: 0, bytes: 0, chain: Digest::ZERO }
+    pub(crate) fn new(session: SessionState, form: Form) -> Self {
+        Self { session, form, records: 0, bytes: 0, chain: Digest::ZERO }
     }
 
     /// The state in a file; none when there is no file.
@@ -68,9 +68,9 @@ impl State {
         self.session
     }
 
-    /// Which column is the key, from 1: part of what the numbers mean.
-    pub(crate) fn key_column(&self) -> usize {
-        self.key_column
+    /// What the lines of the input mean: part of what the numbers mean.
+    pub(crate) fn form(&self) -> Form {
+        self.form
     }
 
     /// The place before which all is acknowledged.
@@ -93,13 +93,13 @@ pub(crate) struct OtherInput(String);
 /// is the same.
 pub(crate) fn read_ahead(
     input: impl BufRead + Send + 'static,
-    key_column: usize,
+    form: Form,
     known: Option<State>,
 ) -> mpsc::Receiver<anyhow::Result<Chunk>> {
     let (done, place) = known.map_or((0, Place::default()), |state| (state.session.acknowledged, state.place()));
     let (sender, receiver) = mpsc::channel(CHUNKS_READ_AHEAD);
     std::thread::spawn(move || {
-        let mut chunks = Chunks::new(input, key_column);
+        let mut chunks = Chunks::new(input, form);
         // A receiver that is gone wants no more.
         while let Some(next) = next_after(&mut chunks, done, place).transpose() {
             let failed = next.is_err();
@@ -261,7 +261,7 @@ mod tests {
 
     fn state() -> State {
         let (cluster, client) = (ClusterId(Digest::ZERO), ClientId(PublicKey([7; 32])));
-        State::new(SessionState { cluster, client, session: SessionId::default(), acknowledged: 0 }, 1)
+        State::new(SessionState { cluster, client, session: SessionId::default(), acknowledged: 0 }, Form::Tsv(1))
     }
 
     fn records(range: std::ops::Range<u32>) -> String {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     fn chunks_after(input: &str, state: &State) -> anyhow::Result<Vec<Chunk>> {
-        let mut chunks = Chunks::new(input.as_bytes(), state.key_column);
+        let mut chunks = Chunks::new(input.as_bytes(), state.form);
         std::iter::from_fn(|| next_after(&mut chunks, state.session.acknowledged, state.place()).transpose()).collect()
     }
 

@@ -1,4 +1,5 @@
-//! A cluster of real processes on this machine, in a temporary folder, gone when it is dropped.
+//! A cluster of real processes on this machine, in a temporary folder, gone when it is dropped; or, if this program is
+//! killed, when the next one is made.
 
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
@@ -7,12 +8,14 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use polder_node::cli::tell;
 use polder_types::NodeStatus;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::common::ClusterArgs;
+use crate::leftovers;
 use crate::random::Random;
 
 /// Ports a replica takes, at most: one for peers and clients, one for its admin.
@@ -35,7 +38,11 @@ pub(crate) struct LocalCluster {
 impl LocalCluster {
     /// Makes keys and files for `replicas` Byzantine replicas, starts them, and waits until they have a leader.
     pub(crate) async fn start(replicas: u16) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("polder-").tempdir().context("a temporary folder")?;
+        let folder = tempfile::Builder::new().prefix(leftovers::PREFIX).tempdir().context("a temporary folder")?;
+        let removed = leftovers::mark_and_tidy(folder.path()).context("a temporary folder")?;
+        if removed > 0 {
+            tell(format_args!("removed the folders of {removed} local clusters that were killed"));
+        }
         let binary = std::env::current_exe().context("the path of this program")?;
         let base_port = free_ports(replicas * PORTS_PER_REPLICA)?;
         let made = Command::new(&binary)
@@ -149,8 +156,8 @@ impl LocalCluster {
             let log =
                 std::fs::read_to_string(self.folder.path().join(format!("node-{replica}/log"))).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            eprintln!("the last lines of replica {replica}:");
-            lines.iter().skip(lines.len().saturating_sub(LAST_LINES)).for_each(|line| eprintln!("  {line}"));
+            tell(format_args!("the last lines of replica {replica}:"));
+            lines.iter().skip(lines.len().saturating_sub(LAST_LINES)).for_each(|line| tell(format_args!("  {line}")));
         }
     }
 }

@@ -8,10 +8,14 @@ mod common;
 mod demo;
 mod export;
 mod import;
+mod jsonl;
 mod kv;
+mod leftovers;
 mod load;
 mod local;
 mod random;
+mod records;
+mod resolve;
 mod tsv;
 
 use std::process::ExitCode;

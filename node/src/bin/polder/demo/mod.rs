@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use self::workload::{Faults, Ledger, Pulse};
 use crate::local::{LocalCluster, leader, until_interrupted};
+use crate::records::{Form, Format};
 use crate::{export, import};
 
 const REPLICAS: u16 = 4;
@@ -141,7 +142,7 @@ impl Demo {
         let start = Instant::now();
         let state = cluster.folder().join("import");
         let bar = import::bar(Some(RECORDS.len() as u64));
-        let done = import::run(cluster.args().builder()?, None, 1, &state, RECORDS, &|place| {
+        let done = import::run(cluster.args().builder()?, None, Form::Tsv(1), &state, RECORDS, &|place| {
             bar.set_position(place.bytes);
         })
         .await?;
@@ -196,7 +197,7 @@ impl Demo {
         }
         let mut found = Vec::with_capacity(RECORDS.len());
         for prefix in PREFIXES {
-            export::write(kv, prefix, &mut found, &|_| ()).await?;
+            export::write(kv, prefix, Format::Tsv, &mut found, &|_| ()).await?;
         }
         let lines = |bytes: &[u8]| bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>();
         if found != RECORDS {
