@@ -53,7 +53,7 @@ pub use wiring::{Resolve, Resolving, Wiring};
 /// What a simulated network implements to give a [`Wiring`] its socket, runtime and key exchange.
 pub mod seam {
     pub use quinn::udp::{RecvMeta, Transmit};
-    pub use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, UdpPoller};
+    pub use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
     pub use rustls::crypto::{ActiveKeyExchange, GetRandomFailed, SharedSecret, SupportedKxGroup};
     pub use rustls::{Error as TlsError, NamedGroup};
 }
