@@ -10,11 +10,13 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use polder_consensus::Evidence;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::Node;
+use crate::evidence;
 use crate::metrics::Metrics;
 use crate::report::{Check, Report};
 
@@ -27,6 +29,7 @@ pub(crate) struct Admin {
 /// What a started node shows.
 struct Started {
     report: watch::Receiver<Option<Arc<Report>>>,
+    evidence: watch::Receiver<Vec<Arc<Evidence>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -59,11 +62,18 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) -> io::Result<()>
 impl Admin {
     /// From now on the port speaks of this node.
     pub(crate) fn started(&self, node: &Node) {
-        self.node.get_or_init(|| Started { report: node.report(), metrics: node.metrics() });
+        self.node.get_or_init(|| Started { report: node.report(), evidence: node.evidence(), metrics: node.metrics() });
     }
 
     fn report(&self) -> Option<Arc<Report>> {
         self.node.get().and_then(|node| node.report.borrow().clone())
+    }
+
+    /// Against whom it has evidence since its start (R41); the evidence itself is in its data folder.
+    fn evidence(&self) -> Value {
+        let found = self.node.get().map(|node| node.evidence.borrow().clone()).unwrap_or_default();
+        let said = |evidence: &Arc<Evidence>| json!({"replica": evidence.culprit().0, "kind": evidence::word(evidence.kind())});
+        found.iter().map(said).collect()
     }
 
     /// What must hold for it to serve.
@@ -117,7 +127,10 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> (Status
 }
 
 async fn status(State(admin): State<Admin>) -> Json<Value> {
-    Json(admin.report().map_or(Value::Null, |report| to_json(&report)))
+    let Some(report) = admin.report() else { return Json(Value::Null) };
+    let mut said = to_json(&report);
+    said["evidence"] = admin.evidence();
+    Json(said)
 }
 
 /// A report as JSON: what `/status` answers.

@@ -12,6 +12,7 @@ mod clients;
 pub mod config;
 mod disk;
 mod event_loop;
+pub mod evidence;
 pub mod files;
 pub mod identity;
 mod metrics;

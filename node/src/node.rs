@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use polder_checkpoint::{Durability, Store, StoreError};
+use polder_consensus::Evidence;
 use polder_executor::Service;
 use polder_transport::{Config, Endpoint, Limits, SetupError, Wiring};
 use polder_types::{ClusterFile, GenesisError, ReplicaId, SigningKey, Timestamp};
@@ -114,6 +115,7 @@ pub struct Node {
     task: JoinHandle<Result<(), NodeError>>,
     stop: watch::Sender<bool>,
     report: watch::Receiver<Option<Arc<Report>>>,
+    evidence: watch::Receiver<Vec<Arc<Evidence>>>,
     metrics: Arc<Metrics>,
     address: SocketAddr,
 }
@@ -171,7 +173,8 @@ impl Node {
         let metrics = Arc::new(metrics);
         let opened = (replica, events, others);
         let started = event_loop::start(config, &keyring, opened, stores, (endpoint, listener), metrics.clone())?;
-        Ok(Self { task: started.task, stop: started.stop, report: started.report, metrics, address })
+        let event_loop::Started { task, stop, report, evidence } = started;
+        Ok(Self { task, stop, report, evidence, metrics, address })
     }
 
     /// The address it listens on.
@@ -184,6 +187,12 @@ impl Node {
     #[must_use]
     pub fn report(&self) -> watch::Receiver<Option<Arc<Report>>> {
         self.report.clone()
+    }
+
+    /// The evidence against other replicas that it has found since its start (R41): at most one a replica, kind and epoch.
+    #[must_use]
+    pub fn evidence(&self) -> watch::Receiver<Vec<Arc<Evidence>>> {
+        self.evidence.clone()
     }
 
     /// What it counts.

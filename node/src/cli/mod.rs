@@ -1,4 +1,4 @@
-//! The verbs that every service gets: `testnet`, `node`, `cluster`, `status`, `keygen`. A binary of one's own is
+//! The verbs that every service gets: `testnet`, `node`, `cluster`, `status`, `inspect`, `keygen`. A binary of one's own is
 //!
 //! ```no_run
 //! # use polder_types::{Application, Timestamp};
@@ -19,6 +19,7 @@
 #![warn(clippy::print_stdout)]
 
 mod cluster;
+mod inspect;
 mod keygen;
 mod node;
 mod output;
@@ -105,6 +106,8 @@ enum Verb {
     Cluster(cluster::ClusterVerb),
     /// Asks every replica how it is
     Status(status::StatusVerb),
+    /// Judges evidence that a replica has lied
+    Inspect(inspect::Inspect),
     /// Makes a client's key
     Keygen(keygen::Keygen),
 }
@@ -181,6 +184,7 @@ async fn dispatch<S: Service + Default>(matches: &ArgMatches, extra: ExtraVerbs)
         Verb::Node(verb) => verb.run::<S>().await,
         Verb::Cluster(verb) => verb.run().await,
         Verb::Status(verb) => verb.run().await,
+        Verb::Inspect(verb) => verb.run(),
         Verb::Keygen(verb) => verb.run(),
     }
 }

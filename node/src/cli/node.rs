@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use polder_consensus::Evidence;
 use polder_executor::Service;
 use polder_transport::Wiring;
 use polder_types::Timestamp;
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::admin::{self, Admin};
 use crate::config::{DurabilityMode, LoadedConfig, LogFormat, load, misspelt_variables};
+use crate::evidence;
 use crate::identity::IdentityFile;
 use crate::store::{RocksOptions, RocksStore};
 use crate::{Node, NodeConfig, Stores, Threads};
@@ -79,18 +82,46 @@ impl NodeVerb {
             }
         };
         admin.started(&node);
-        tokio::select! {
+        let keeper = tokio::spawn(keep_evidence(config.clone(), node.evidence()));
+        let ended = tokio::select! {
             biased;
-            ended = node.ended() => ended?,
+            ended = node.ended() => ended,
             () = ending.asked() => {
                 tracing::info!(replica = %config.me, "asked to end: finishing what was taken");
                 node.stop();
-                node.ended().await?;
+                node.ended().await
             }
-        }
+        };
+        // It ends when the node has.
+        keeper.await.context("who keeps evidence has panicked")?;
+        ended?;
         serving.inspect(tokio::task::JoinHandle::abort);
         tracing::info!(replica = %config.me, "ended");
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Writes the evidence that a node finds (R41) into its data folder, until the node has ended.
+async fn keep_evidence(config: Arc<LoadedConfig>, mut found: watch::Receiver<Vec<Arc<Evidence>>>) {
+    let mut seen = 0;
+    while found.changed().await.is_ok() {
+        let new: Vec<Arc<Evidence>> = found.borrow_and_update().iter().skip(seen).cloned().collect();
+        seen += new.len();
+        let config = config.clone();
+        let kept = tokio::task::spawn_blocking(move || new.iter().for_each(|evidence| keep(&config, evidence)));
+        if kept.await.is_err() {
+            return;
+        }
+    }
+}
+
+fn keep(config: &LoadedConfig, evidence: &Evidence) {
+    // A genesis that was started from is one that can be.
+    let Ok(keyring) = config.genesis.check() else { return };
+    match evidence.verify(&keyring).map(|misdeed| evidence::keep(&config.data_dir, evidence, &misdeed)) {
+        Ok(Ok(path)) => tracing::warn!(culprit = %evidence.culprit(), path = %path.display(), "evidence is kept"),
+        Ok(Err(error)) => tracing::error!(culprit = %evidence.culprit(), %error, "evidence cannot be kept"),
+        Err(error) => tracing::error!(culprit = %evidence.culprit(), %error, "a bug in polder: this is no evidence"),
     }
 }
 
@@ -163,4 +194,45 @@ fn node_config(config: &LoadedConfig, start: crate::replica::Start) -> anyhow::R
             Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
         }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use polder_consensus::Phase;
+    use polder_types::{ReplicaId, SigningKey};
+
+    use super::*;
+    use crate::evidence::tests::{cluster, two_votes};
+
+    #[tokio::test]
+    async fn r41_what_a_node_finds_is_in_its_data_folder_when_it_has_ended() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (key, cluster) = (SigningKey::from_seed(&[9; 32]), cluster(1));
+        let config = LoadedConfig {
+            me: ReplicaId(0),
+            genesis: Arc::new(cluster.genesis()),
+            identity: key.clone(),
+            signing: key,
+            data_dir: folder.path().to_owned(),
+            listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            admin_listen: None,
+            pipeline_slots: 4,
+            verify_threads: 1,
+            durability: DurabilityMode::Sync,
+            log: String::new(),
+            log_format: LogFormat::Human,
+            cluster: cluster.clone(),
+        };
+        let (found, receiver) = watch::channel(Vec::new());
+        let keeper = tokio::spawn(keep_evidence(Arc::new(config), receiver));
+        for phase in [Phase::Prepare, Phase::Commit] {
+            found.send_modify(|all| all.push(Arc::new(two_votes(&cluster, phase, [1, 2]))));
+        }
+        // One that proves nothing is not kept.
+        found.send_modify(|all| all.push(Arc::new(two_votes(&cluster, Phase::Prepare, [1, 1]))));
+        drop(found);
+        keeper.await?;
+        assert_eq!(evidence::files(folder.path())?.len(), 1);
+        Ok(())
+    }
 }

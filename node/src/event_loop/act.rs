@@ -52,7 +52,10 @@ impl<S: Service> EventLoop<S> {
                 Action::Evidence(evidence) => {
                     let culprit = evidence.culprit();
                     self.metrics.evidence.with_label_values(&[&culprit.0.to_string()]).inc();
-                    tracing::error!(%culprit, ?evidence, "a replica signed two statements that exclude each other");
+                    let kind = evidence.kind();
+                    tracing::error!(%culprit, %kind, "a replica signed two statements that exclude each other");
+                    tracing::debug!(%culprit, ?evidence, "the statements");
+                    self.evidence.send_modify(|all| all.push(Arc::new(evidence)));
                 }
                 Action::Misled(by) => {
                     tracing::warn!(%by, "this replica sent what a correct one does not send");

@@ -15,6 +15,7 @@
 //! | `slow` | digests, images | 1 024 | the loop waits |
 //! | `done` | completions of slow jobs | 64 | the threads wait |
 //! | `written`, `report`, `stop` | the newest value | 1 | replaced |
+//! | `evidence` | all there is | five a replica and epoch (R41) | never |
 
 mod act;
 mod room;
@@ -26,7 +27,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use polder_checkpoint::Store;
-use polder_consensus::Now;
+use polder_consensus::{Evidence, Now};
 use polder_executor::Service;
 use polder_transport::{Endpoint, Lanes, Link, LinkConfig, LinkEvent, Listener};
 use polder_types::{ClientFrame, Keyring, NodeFrame, ReplicaId};
@@ -87,6 +88,7 @@ pub(crate) struct EventLoop<S: Service> {
     stop: watch::Receiver<bool>,
     drain_until: Option<Instant>,
     report: watch::Sender<Option<Arc<Report>>>,
+    evidence: watch::Sender<Vec<Arc<Evidence>>>,
     endpoint: Endpoint,
     threads: Vec<JoinHandle<()>>,
 }
@@ -124,6 +126,7 @@ pub(crate) struct Started {
     pub(crate) task: tokio::task::JoinHandle<Result<(), NodeError>>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) report: watch::Receiver<Option<Arc<Report>>>,
+    pub(crate) evidence: watch::Receiver<Vec<Arc<Evidence>>>,
 }
 
 /// Starts a loop around an opened replica. `events` are what it is to be told first, `actions` what it asked for at its
@@ -143,6 +146,7 @@ pub(crate) fn start<S: Service>(
     let (done_sender, done) = mpsc::channel(64);
     let (stop_sender, stop) = watch::channel(false);
     let (report_sender, report) = watch::channel(None);
+    let (evidence_sender, evidence) = watch::channel(Vec::new());
     let mut threads = Threading { own: config.threads, started: Vec::new() };
     let checkers = |_| Checker::new(keyring.clone(), genesis.clone());
     let pool = threads.pool(checkers, &checked_sender)?;
@@ -190,11 +194,12 @@ pub(crate) fn start<S: Service>(
         stop,
         drain_until: None,
         report: report_sender,
+        evidence: evidence_sender,
         endpoint,
         threads: threads.started,
         metrics,
     };
-    Ok(Started { task: tokio::spawn(event_loop.run()), stop: stop_sender, report })
+    Ok(Started { task: tokio::spawn(event_loop.run()), stop: stop_sender, report, evidence })
 }
 
 /// Starts what runs beside the loop, or nothing.
