@@ -39,10 +39,6 @@ impl LocalCluster {
     /// Makes keys and files for `replicas` Byzantine replicas, starts them, and waits until they have a leader.
     pub(crate) async fn start(replicas: u16) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix(leftovers::PREFIX).tempdir().context("a temporary folder")?;
-        let removed = leftovers::mark_and_tidy(folder.path()).context("a temporary folder")?;
-        if removed > 0 {
-            tell(format_args!("removed the folders of {removed} local clusters that were killed"));
-        }
         let binary = std::env::current_exe().context("the path of this program")?;
         let base_port = free_ports(replicas * PORTS_PER_REPLICA)?;
         let made = Command::new(&binary)
@@ -54,6 +50,11 @@ impl LocalCluster {
             .await?;
         if !made.status.success() {
             bail!("no files for a cluster: {}", String::from_utf8_lossy(&made.stderr).trim());
+        }
+        // Not before: a testnet is made in an empty folder.
+        let removed = leftovers::mark_and_tidy(folder.path()).context("a temporary folder")?;
+        if removed > 0 {
+            tell(format_args!("removed the folders of {removed} local clusters that were killed"));
         }
         let nodes = (0..replicas).map(|_| None).collect();
         let mut cluster = Self { binary, nodes, folder };
