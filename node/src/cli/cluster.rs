@@ -20,6 +20,7 @@ const GRACE: Duration = Duration::from_secs(10);
   polder testnet --replicas 4 --dir net
   polder cluster --dir net
 
+POLDER_LOG_FORMAT=json makes the replicas log JSON, one object a line.
 Runs until Ctrl-C or SIGTERM. If it is killed, its replicas end too. A replica that ends by itself is reported, and not started again.")]
 pub(super) struct ClusterVerb {
     /// The folder that testnet made
@@ -97,7 +98,15 @@ async fn prefix(replica: usize, out: Option<impl AsyncRead + Unpin>) {
     let Some(out) = out else { return };
     let mut lines = BufReader::new(out).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        tell(format_args!("{replica} | {line}"));
+        tell(prefixed(replica, &line));
+    }
+}
+
+/// A replica's line with the replica in front of it; a JSON object stays one, and has it as its first field.
+fn prefixed(replica: usize, line: &str) -> String {
+    match line.strip_prefix('{') {
+        Some(fields) if line.ends_with('}') => format!("{{\"node\":{replica},{fields}"),
+        _ => format!("{replica} | {line}"),
     }
 }
 
@@ -115,5 +124,19 @@ async fn report_ends(replicas: &mut JoinSet<(usize, std::io::Result<ExitStatus>)
             }
             Err(_) => *has_failed = true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_which_replica_it_is_of_and_stays_json_if_it_is() -> serde_json::Result<()> {
+        assert_eq!(prefixed(2, "recovering {it}"), "2 | recovering {it}");
+        let line = prefixed(2, "{\"level\":\"INFO\",\"message\":\"started\"}");
+        let fields: serde_json::Value = serde_json::from_str(&line)?;
+        assert_eq!((&fields["node"], &fields["message"]), (&2.into(), &"started".into()));
+        Ok(())
     }
 }
