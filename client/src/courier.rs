@@ -11,11 +11,11 @@ use crate::peers::Peers;
 
 /// How patient the courier is. Milliseconds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub struct Patience {
     /// `T_client`: after how long an answer is late. Doubles for each request.
-    pub(crate) late_ms: u64,
+    pub late_ms: u64,
     /// The longest wait between two times that a request is sent.
-    pub(crate) late_max_ms: u64,
+    pub late_max_ms: u64,
 }
 
 /// A request under way.

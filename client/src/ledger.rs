@@ -10,11 +10,11 @@ use crate::machine::Output;
 use crate::{SessionState, Token};
 
 /// One caller waiting for one command.
-pub(crate) type CallId = u64;
+pub type CallId = u64;
 
 /// Who numbers the commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Numbering {
+pub enum Numbering {
     /// The ledger, as they are sent.
     Own,
     /// The callers, who also say what is acknowledged.

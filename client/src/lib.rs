@@ -49,7 +49,7 @@ mod courier;
 mod driver;
 mod error;
 mod ledger;
-mod machine;
+pub mod machine;
 mod matcher;
 mod pace;
 mod peers;

@@ -1,4 +1,5 @@
-//! The client as a pure machine: no sockets, no clock, no randomness but what it is given.
+//! The client as a pure machine: no sockets, no clock, no randomness but what it is given. [`crate::Client`] drives it; it is
+//! public for who brings a transport of their own, and for those who try to break it.
 //!
 //! ```text
 //!            ┌────────────── StaleOpen ──────────────┐
@@ -18,24 +19,33 @@ use polder_types::{
 };
 
 use crate::SessionState;
-use crate::courier::{Courier, LetterId, Patience};
+pub use crate::courier::Patience;
+use crate::courier::{Courier, LetterId};
 use crate::error::{CallError, Unknown};
-use crate::ledger::{CallId, Ledger, Numbering, Packed};
+pub use crate::ledger::{CallId, Numbering};
+use crate::ledger::{Ledger, Packed};
 use crate::matcher::{Matcher, Subject};
 use crate::pace::Pace;
 use crate::peers::Peers;
 
 /// What a machine is made from.
-pub(crate) struct Settings {
-    pub(crate) cluster: ClusterId,
-    pub(crate) quorum: Quorum,
-    pub(crate) constants: Constants,
-    pub(crate) key: SigningKey,
-    pub(crate) patience: Patience,
-    pub(crate) requests_in_flight_max: usize,
-    pub(crate) commands_per_request_max: usize,
+pub struct Settings {
+    /// The cluster: part of what is signed.
+    pub cluster: ClusterId,
+    /// Its quorums: how many equal answers are believed (R23).
+    pub quorum: Quorum,
+    /// The constants of the epoch.
+    pub constants: Constants,
+    /// The client's key.
+    pub key: SigningKey,
+    /// How patient it is.
+    pub patience: Patience,
+    /// Requests under way at once; at least 1.
+    pub requests_in_flight_max: usize,
+    /// Commands in a request; from 1 to [`Request::COMMANDS_MAX`].
+    pub commands_per_request_max: usize,
     /// Draws the 128 random bits of an OPEN (R24).
-    pub(crate) nonce: Box<dyn FnMut() -> [u8; 16] + Send>,
+    pub nonce: Box<dyn FnMut() -> [u8; 16] + Send>,
 }
 
 impl Settings {
@@ -51,9 +61,18 @@ impl Settings {
 
 /// What happens to a machine. Time is in milliseconds since its start, and is given to `step`.
 #[derive(Debug)]
-pub(crate) enum Input {
-    /// A caller wants a command executed; numbered if callers number.
-    Submit { call: CallId, number: Option<u64>, command: Blob, deadline_ms: u64 },
+pub enum Input {
+    /// A caller wants a command executed.
+    Submit {
+        /// What its end is told by.
+        call: CallId,
+        /// The command's number, if callers number.
+        number: Option<u64>,
+        /// The command, encoded; at most [`Machine::command_bytes_max`] bytes.
+        command: Blob,
+        /// When the caller gives up, in the machine's time.
+        deadline_ms: u64,
+    },
     /// Callers have stored that everything up to this number was answered.
     Acknowledge(u64),
     /// No more commands come; the session is to be closed once nothing is under way.
@@ -68,15 +87,25 @@ pub(crate) enum Input {
 
 /// What a machine wants.
 #[derive(Debug)]
-pub(crate) enum Output {
-    /// Send this to a replica.
-    Send { to: ReplicaId, frame: Bytes },
+pub enum Output {
+    /// Send this to a replica; if it is lost, the machine sends again.
+    Send {
+        /// To whom.
+        to: ReplicaId,
+        /// A [`ClientFrame`], encoded.
+        frame: Bytes,
+    },
     /// The session is open.
     Opened(SessionId),
     /// The replicas refuse a session.
     Refused(Failure),
     /// A call has ended.
-    Finished { call: CallId, outcome: Result<Blob, CallError> },
+    Finished {
+        /// Which.
+        call: CallId,
+        /// The reply, encoded, or what is known of the command.
+        outcome: Result<Blob, CallError>,
+    },
     /// The session is closed, or there is none, and nothing is under way.
     Closed,
 }
@@ -101,7 +130,8 @@ enum Session {
     Closed,
 }
 
-pub(crate) struct Machine {
+/// See the module.
+pub struct Machine {
     settings: Settings,
     numbering: Numbering,
     peers: Peers,
@@ -119,12 +149,14 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// A machine that opens a session at once.
-    pub(crate) fn new(settings: Settings, numbering: Numbering) -> Self {
+    #[must_use]
+    pub fn new(settings: Settings, numbering: Numbering) -> Self {
         Self::with(settings, numbering, Session::Unopened { wanted: true }, 0)
     }
 
     /// A machine that goes on with a session.
-    pub(crate) fn resume(settings: Settings, session: SessionId, acknowledged: u64) -> Self {
+    #[must_use]
+    pub fn resume(settings: Settings, session: SessionId, acknowledged: u64) -> Self {
         let mut machine = Self::with(settings, Numbering::Callers, Session::Open(session), acknowledged);
         machine.ledger.name(machine.state(session));
         machine
@@ -153,7 +185,7 @@ impl Machine {
     }
 
     /// Takes one input. Several may be taken before [`Machine::flush`] sends what they lead to.
-    pub(crate) fn step(&mut self, now_ms: u64, input: Input, out: &mut Vec<Output>) {
+    pub fn step(&mut self, now_ms: u64, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Submit { call, number, command, deadline_ms } => {
                 self.submit(call, number, command, deadline_ms, out);
@@ -183,7 +215,7 @@ impl Machine {
     }
 
     /// Sends what is due: repeats, an OPEN or CLOSE, and what waits, packed.
-    pub(crate) fn flush(&mut self, now_ms: u64, out: &mut Vec<Output>) {
+    pub fn flush(&mut self, now_ms: u64, out: &mut Vec<Output>) {
         self.ledger.tick(now_ms, out);
         if self.courier.tick(now_ms, &self.peers, out) {
             self.peers.leader_is_late(now_ms);
@@ -195,27 +227,31 @@ impl Machine {
     }
 
     /// When [`Machine::flush`] has something to do even if nothing comes in.
-    pub(crate) fn deadline_ms(&self) -> Option<u64> {
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
         [self.ledger.deadline_ms(), self.courier.deadline_ms(), self.release_ms].into_iter().flatten().min()
     }
 
     /// Whether more commands may be submitted; else callers wait.
-    pub(crate) fn has_room(&self) -> bool {
+    #[must_use]
+    pub fn has_room(&self) -> bool {
         self.ledger.has_room()
     }
 
     /// The largest command that fits into a request.
-    pub(crate) fn command_bytes_max(&self) -> usize {
+    #[must_use]
+    pub fn command_bytes_max(&self) -> usize {
         self.settings.commands_bytes_max().saturating_sub(crate::ledger::COMMAND_OVERHEAD_BYTES)
     }
 
     /// How many replicas there are connections to.
-    pub(crate) fn up_count(&self) -> usize {
+    #[must_use]
+    pub fn up_count(&self) -> usize {
         self.peers.up_count()
     }
 
     /// Ends every call: the machine is about to be dropped.
-    pub(crate) fn abandon(&mut self, out: &mut Vec<Output>) {
+    pub fn abandon(&mut self, out: &mut Vec<Output>) {
         self.ledger.refuse_waiting(&CallError::NotSent(CallError::CLOSED), out);
         self.ledger.end_pending(Unknown::Closed, out);
     }
