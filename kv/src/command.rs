@@ -31,7 +31,7 @@ pub enum KvError {
 }
 
 /// A command. Its constructors refuse what can never be executed; what is made without them is refused when it is
-/// executed, by [`crate::Reply::Refused`].
+/// executed, by [`crate::Reply::Refused`]; a list that is too long is not even decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// One operation.
@@ -84,11 +84,14 @@ pub enum Operation {
 /// Operations on a condition, all at one place in the order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
-    /// The condition: all of these hold.
+    /// The condition: all of these hold; at most [`OPERATIONS_MAX`], as the other lists.
+    #[serde(deserialize_with = "polder_types::at_most::<OPERATIONS_MAX, _, _>")]
     pub compare: Vec<Compare>,
     /// What is done if so, one after the other.
+    #[serde(deserialize_with = "polder_types::at_most::<OPERATIONS_MAX, _, _>")]
     pub then: Vec<Operation>,
     /// What is done if not.
+    #[serde(deserialize_with = "polder_types::at_most::<OPERATIONS_MAX, _, _>")]
     pub otherwise: Vec<Operation>,
 }
 

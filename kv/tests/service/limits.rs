@@ -4,7 +4,7 @@ use polder_kv::{
     Command, Compare, KEY_BYTES_MAX, KvError, OPERATIONS_MAX, Operation, Outcome, RANGE_ENTRIES_MAX, Reply,
     Transaction, VALUE_BYTES_MAX,
 };
-use polder_types::{Answer, Blob, Constants, Failure};
+use polder_types::{Answer, Blob, Constants, DecodeError, Failure, Wire as _};
 
 use crate::world::World;
 
@@ -14,7 +14,6 @@ fn what_cannot_be_is_refused_by_the_constructors_and_at_execution() {
     let blob = |bytes: &[u8]| Blob::copy(bytes);
     let key = blob(&long_key);
     let none = Blob::default();
-    let many = || vec![Operation::Get { key: blob(b"k") }; OPERATIONS_MAX + 1];
     let cases = [
         (Command::get(b""), Command::Do(Operation::Get { key: none.clone() }), KvError::EmptyKey),
         (Command::get(&long_key), Command::Do(Operation::Get { key: key.clone() }), KvError::KeyTooLong),
@@ -44,11 +43,6 @@ fn what_cannot_be_is_refused_by_the_constructors_and_at_execution() {
             Command::Transaction(Transaction { compare: vec![Compare::absent(b"")], ..Transaction::default() }),
             KvError::EmptyKey,
         ),
-        (
-            Command::transaction(Transaction { otherwise: many(), ..Transaction::default() }),
-            Command::Transaction(Transaction { otherwise: many(), ..Transaction::default() }),
-            KvError::TooManyOperations,
-        ),
     ];
     let mut world = World::new();
     for (constructed, by_hand, error) in cases {
@@ -56,6 +50,19 @@ fn what_cannot_be_is_refused_by_the_constructors_and_at_execution() {
         assert_eq!(world.run(&by_hand), Reply::Refused(error));
         assert!(!error.to_string().is_empty());
     }
+}
+
+/// A list of a few bytes an element must not become many in memory: what is too long is refused while it is decoded.
+#[test]
+fn a_list_that_is_too_long_is_refused_by_the_constructor_and_not_decoded() {
+    let many = |count| Transaction {
+        otherwise: vec![Operation::Get { key: Blob::copy(b"k") }; count],
+        ..Transaction::default()
+    };
+    assert_eq!(Command::transaction(many(OPERATIONS_MAX + 1)), Err(KvError::TooManyOperations));
+    let decoded = |count| Command::from_wire(&Command::Transaction(many(count)).to_wire());
+    assert_eq!(decoded(OPERATIONS_MAX + 1), Err(DecodeError::Malformed));
+    assert_eq!(decoded(OPERATIONS_MAX), Ok(Command::Transaction(many(OPERATIONS_MAX))));
 }
 
 #[test]
