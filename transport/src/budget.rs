@@ -1,11 +1,21 @@
-//! One budget in bytes for what waits to be sent on many connections: where it is used up, whoever is slowest goes. Who
-//! that is goes by keys: many connections that read nothing must not end one that was just sent a large frame.
+//! One budget in bytes for what waits on many connections, to be sent or to be read: where it is used up, whoever holds
+//! most goes. Who that is goes by keys: many connections that read nothing must not end one that was just sent a large
+//! frame.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use polder_types::PublicKey;
+
+/// The budgets of all connections from clients.
+#[derive(Debug)]
+pub(crate) struct Budgets {
+    /// For what waits to be sent.
+    pub(crate) sending: Arc<Budget>,
+    /// For what was received and not yet read: whole frames, and the beginnings of frames.
+    pub(crate) receiving: Arc<Budget>,
+}
 
 /// Bytes that all who hold an [`Account`] may hold together.
 #[derive(Debug)]

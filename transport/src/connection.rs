@@ -10,7 +10,7 @@ use polder_types::PublicKey;
 use quinn::VarInt;
 use tokio::sync::Notify;
 
-use crate::budget::Budget;
+use crate::budget::{Account, Budget, Budgets};
 use crate::frame::{Decoder, TooLarge, WRITE_BYTES, join};
 use crate::hello::{Code, describe, end};
 use crate::queue::{Bound, Queue, Refused};
@@ -18,6 +18,9 @@ use crate::{Ended, Lane, Lanes, Limits, SendError};
 
 /// The window of a stream: quinn's default. Larger ones make many small writes dear.
 const STREAM_WINDOW_BYTES: u32 = 1_250_000;
+
+/// What QUIC holds for a client's connection in either direction: it counts in no budget, and there may be many.
+const CLIENT_WINDOW_BYTES: u32 = 256 << 10;
 
 /// One queue a lane, where the connection has that lane; in order of [`Lane::index`].
 type Queues = [Option<Arc<Queue>>; 3];
@@ -74,40 +77,51 @@ struct Counters {
 }
 
 impl Connection {
-    /// Starts the tasks of a connection whose hellos were exchanged. What waits to be sent counts in `budget`, if there
-    /// is one; the connection is ended in words when it is the slowest of those that used it up.
+    /// Starts the tasks of a connection whose hellos were exchanged. What waits to be sent, and what was received
+    /// and not yet read, counts in `budgets`, if there are any; the connection is ended in words when it holds most of
+    /// what used one up.
     pub(crate) fn start(
         quic: quinn::Connection,
         peer: PublicKey,
         lanes: Lanes,
         limits: &Limits,
-        budget: Option<&Arc<Budget>>,
+        budgets: Option<&Budgets>,
     ) -> (Connection, Inbox) {
         // Until now a stranger could make us hold little; from here on each lane has its window.
         let windows = STREAM_WINDOW_BYTES.saturating_mul(u32::try_from(lanes.iter().count()).unwrap_or(1));
-        quic.set_receive_window(VarInt::from_u32(windows));
-        // Of many peers each gets less: what QUIC holds counts in no budget.
-        quic.set_send_window(u64::from(windows).saturating_mul(if budget.is_some() { 1 } else { 2 }));
+        let (receive_window, send_window) = match budgets {
+            Some(_) => (CLIENT_WINDOW_BYTES, CLIENT_WINDOW_BYTES),
+            None => (windows, windows.saturating_mul(2)),
+        };
+        quic.set_receive_window(VarInt::from_u32(receive_window));
+        quic.set_send_window(send_window.into());
 
         let counters = Arc::new(Counters::default());
         let readable = Arc::new(Notify::new());
         let send_bound = Bound { frames: limits.queue_frames_max, bytes: limits.send_queue_bytes_max };
-        let account = |budget: &Arc<Budget>| {
+        let account = |budget: &Arc<Budget>, words: &'static str| {
             let quic = quic.clone();
-            budget.open(peer, move || end(&quic, Code::TooSlow, "too much waits to be sent, and most of it here"))
+            budget.open(peer, move || end(&quic, Code::TooSlow, words))
         };
-        let sending = queues(lanes, || Queue::new(send_bound, budget.map(account), Arc::default()));
-        let receive_bytes_max = match budget {
+        let account_to_send =
+            || budgets.map(|all| account(&all.sending, "too much waits to be sent, and most of it here"));
+        let account_to_read = || {
+            budgets
+                .map(|all| account(&all.receiving, "too much was sent that is not read yet, and most of it from here"))
+        };
+        let sending = queues(lanes, || Queue::new(send_bound, account_to_send(), Arc::default()));
+        let receive_bytes_max = match budgets {
             Some(_) => limits.receive_queue_bytes_max.min(limits.client_frame_bytes_max),
             None => limits.receive_queue_bytes_max,
         };
         let receive_bound = Bound { frames: limits.queue_frames_max, bytes: receive_bytes_max };
-        let receiving = queues(lanes, || Queue::new(receive_bound, None, Arc::clone(&readable)));
+        let receiving = queues(lanes, || Queue::new(receive_bound, account_to_read(), Arc::clone(&readable)));
 
         for (lane, queue) in pairs(&sending) {
             tokio::spawn(write_lane(quic.clone(), lane, queue, Arc::clone(&counters)));
         }
-        tokio::spawn(accept_lanes(quic.clone(), receiving.clone(), limits.clone()));
+        let unfinished = lanes.iter().map(|_| account_to_read()).collect();
+        tokio::spawn(accept_lanes(quic.clone(), receiving.clone(), limits.clone(), unfinished));
         let inbox = Inbox { queues: receiving, readable, counters: Arc::clone(&counters), turn: 0 };
         let shared = Shared { quic, peer, limits: limits.clone(), queues: sending, counters };
         (Connection { shared: Arc::new(shared) }, inbox)
@@ -348,8 +362,8 @@ async fn write_frames(
     Ok(())
 }
 
-/// Gives each stream that the peer opens to the reader of its lane.
-async fn accept_lanes(quic: quinn::Connection, queues: Queues, limits: Limits) {
+/// Gives each stream that the peer opens to the reader of its lane, with an account for its unfinished frame.
+async fn accept_lanes(quic: quinn::Connection, queues: Queues, limits: Limits, mut unfinished: Vec<Option<Account>>) {
     let mut unopened = queues.clone();
     while let Ok(mut stream) = quic.accept_uni().await {
         // The tag travels with the first frame; a peer that sends nothing else stalls only its own later lanes.
@@ -365,7 +379,7 @@ async fn accept_lanes(quic: quinn::Connection, queues: Queues, limits: Limits) {
             break;
         };
         let decoder = Decoder::new(limits.frame_bytes_max(lane));
-        tokio::spawn(read_lane(quic.clone(), stream, decoder, queue));
+        tokio::spawn(read_lane(quic.clone(), stream, decoder, queue, unfinished.pop().flatten()));
     }
     for (_, queue) in pairs(&unopened) {
         queue.close();
@@ -374,18 +388,33 @@ async fn accept_lanes(quic: quinn::Connection, queues: Queues, limits: Limits) {
 
 /// Receives the frames of a lane until the stream or the connection ends. While the queue is full the stream is not
 /// read, so that its window closes and the peer waits.
-async fn read_lane(quic: quinn::Connection, mut stream: quinn::RecvStream, mut decoder: Decoder, queue: Arc<Queue>) {
+async fn read_lane(
+    quic: quinn::Connection,
+    mut stream: quinn::RecvStream,
+    mut decoder: Decoder,
+    queue: Arc<Queue>,
+    account: Option<Account>,
+) {
     // So many packets are taken under one lock.
     let mut chunks: [Bytes; 32] = Default::default();
     'reading: while let Ok(Some(count)) = stream.read_chunks(&mut chunks).await {
         for chunk in chunks.iter_mut().take(count) {
-            decoder.push(&std::mem::take(chunk));
+            let chunk = std::mem::take(chunk);
+            decoder.push(&chunk);
+            if let Some(account) = &account {
+                account.add(chunk.len());
+            }
         }
         loop {
             match decoder.next() {
                 Ok(Some(frame)) => {
+                    // With the four bytes of its length. In the queue it has another account.
+                    let bytes = frame.len() + 4;
                     if queue.push(frame).await.is_err() {
                         break 'reading;
+                    }
+                    if let Some(account) = &account {
+                        account.remove(bytes);
                     }
                 }
                 Ok(None) => break,

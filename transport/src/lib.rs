@@ -20,6 +20,7 @@
 //! | sending, a lane and connection | frames | [`Limits::send_queue_bytes_max`], [`Limits::queue_frames_max`] | `try_send` says [`SendError::Full`], `send` waits |
 //! | sending, all connections from clients | bytes | [`Limits::client_send_bytes_max`] | the connection on which most waits is closed |
 //! | receiving, a lane and connection | frames | [`Limits::receive_queue_bytes_max`], [`Limits::queue_frames_max`] | the stream is not read: the peer's window closes |
+//! | receiving, all connections from clients | bytes | [`Limits::client_receive_bytes_max`] | the connection that sent most of them is closed |
 //! | accepted connections | connections | [`Limits::handshakes_max`] | further handshakes are refused |
 //! | events of links | [`LinkEvent`] | the channel's, given by the caller | the link's inbox is not read |
 #![forbid(unsafe_code)]

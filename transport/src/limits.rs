@@ -16,6 +16,10 @@ pub struct Limits {
     /// The most bytes that wait to be sent on all connections from clients together. When there are more, of
     /// the key for which most of them wait the connection with the most is closed: its client is the slowest.
     pub client_send_bytes_max: usize,
+    /// The most bytes received on all connections from clients together and not yet read, beginnings of frames
+    /// included. When there are more, of the key that sent most of them the connection with the most is closed: frames
+    /// that never end, or more than its share.
+    pub client_receive_bytes_max: usize,
     /// The most bytes received and not yet read on one lane of one connection; from a client never more than
     /// [`Limits::client_frame_bytes_max`]. One frame always fits.
     pub receive_queue_bytes_max: usize,
@@ -57,6 +61,7 @@ impl Limits {
             client_frame_bytes_max,
             send_queue_bytes_max: 8 << 20,
             client_send_bytes_max: 256 << 20,
+            client_receive_bytes_max: 256 << 20,
             receive_queue_bytes_max: client_frame_bytes_max.max(4 << 20),
             queue_frames_max: 4_096,
             client_connections_max: 1_024,

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Budgets};
 use crate::endpoint::Inner;
 use crate::hello::{Code, Hello, Refusal, describe, end};
 use crate::seats::{SeatId, Seats};
@@ -59,7 +59,10 @@ impl Listener {
         let (sender, accepted) = mpsc::channel(limits.handshakes_max.max(1));
         let door = Arc::new(Door {
             hello: endpoint.hello,
-            budget: Budget::new(limits.client_send_bytes_max),
+            budgets: Budgets {
+                sending: Budget::new(limits.client_send_bytes_max),
+                receiving: Budget::new(limits.client_receive_bytes_max),
+            },
             limits,
             allow,
             seats: Mutex::default(),
@@ -100,8 +103,8 @@ struct Door {
     limits: Limits,
     allow: Allow,
     seats: Mutex<Seats<quinn::Connection>>,
-    /// For what waits to be sent to clients.
-    budget: Arc<Budget>,
+    /// For what waits to be sent to clients, and what they sent and nobody has read.
+    budgets: Budgets,
     accepted: AtomicU64,
     refused: AtomicU64,
     displaced: AtomicU64,
@@ -225,8 +228,8 @@ async fn let_in(
                     drop(seat);
                 }
             });
-            let budget = lanes.contains(Lane::Client).then_some(&door.budget);
-            let (connection, inbox) = Connection::start(quic, key, lanes, &door.limits, budget);
+            let budgets = lanes.contains(Lane::Client).then_some(&door.budgets);
+            let (connection, inbox) = Connection::start(quic, key, lanes, &door.limits, budgets);
             let handed = accepted.send(Accepted { connection, inbox, _handshake: permit }).await;
             tracing::debug!(%address, peer = %key, taken = handed.is_ok(), "a connection was made");
         }

@@ -99,8 +99,16 @@ impl Queue {
         }
     }
 
-    /// The oldest frame, if any. For queues without an account.
+    /// The oldest frame, if any. It counts in the account no more.
     pub(crate) fn try_pop(&self) -> Option<Bytes> {
+        let frame = self.take()?;
+        if let Some(account) = &self.account {
+            account.remove(frame.len());
+        }
+        Some(frame)
+    }
+
+    fn take(&self) -> Option<Bytes> {
         let mut state = self.state();
         let frame = state.frames.pop_front()?;
         state.bytes -= frame.len();
@@ -117,7 +125,7 @@ impl Queue {
             more.as_mut().enable();
             let mut popped = Popped { frames: Vec::new(), account: self.account.as_ref() };
             let mut sum = 0;
-            while let Some(frame) = (sum < bytes).then(|| self.try_pop()).flatten() {
+            while let Some(frame) = (sum < bytes).then(|| self.take()).flatten() {
                 sum += frame.len() + 4;
                 popped.frames.push(frame);
             }

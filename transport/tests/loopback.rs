@@ -1,6 +1,7 @@
 //! The transport over real sockets on the loopback interface.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::future::Future as _;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -218,6 +219,36 @@ async fn one_key_cannot_take_all_seats() {
     let why = first.closed().await.to_string();
     assert!(why.contains("all 3 seats are taken"), "{why}");
     assert!(!second.is_closed() && !third.is_closed() && !fourth.is_closed());
+}
+
+#[tokio::test]
+async fn who_sent_most_of_what_is_not_read_is_closed_when_it_is_too_much() {
+    let limits = Limits { client_receive_bytes_max: 3_000_000, ..Limits::default() };
+    let mut server = server_with(limits, allow(Lanes::CLIENT));
+    let (greedy, polite) = (dialer(2), dialer(3));
+    let ((little, _), (_from_polite, mut polite_inbox)) = pair(&mut server, &polite, Lanes::CLIENT).await;
+    little.send(Lane::Client, bytes(1_000, 7)).await.unwrap();
+    let mut connections = Vec::new();
+    // Each is within its own bounds, and nobody reads what they send.
+    for _ in 0..4 {
+        let (dialed, accepted) = pair(&mut server, &greedy, Lanes::CLIENT).await;
+        dialed.0.send(Lane::Client, bytes(1_000_000, 1)).await.unwrap();
+        connections.push((dialed, accepted));
+    }
+    let mut closed: Vec<_> = connections.iter().map(|((dialed, _), _)| Box::pin(dialed.closed())).collect();
+    let why = std::future::poll_fn(|context| {
+        closed
+            .iter_mut()
+            .find_map(|closed| match closed.as_mut().poll(context) {
+                Poll::Ready(why) => Some(Poll::Ready(why)),
+                Poll::Pending => None,
+            })
+            .unwrap_or(Poll::Pending)
+    });
+    let why = why.await.to_string();
+    assert!(why.contains("most of it from here"), "{why}");
+    assert!(!little.is_closed());
+    assert_eq!(polite_inbox.recv().await, Some((Lane::Client, bytes(1_000, 7))));
 }
 
 #[tokio::test]
