@@ -22,6 +22,8 @@ pub enum Purpose {
     Workload = 7,
     /// What liars do.
     Liars = 8,
+    /// What the fuzz targets change.
+    Fuzz = 32,
 }
 
 /// A stream of randomness. Integers only, so that a seed means the same on every machine.

@@ -76,16 +76,20 @@ pub struct Outcome {
 /// Runs one seed. A panic is a violation of `invariant`.
 #[must_use]
 pub fn run(seed: u64, setup: &Setup, trace: Trace) -> Outcome {
-    quiet_panics();
-    IS_SIMULATING.set(true);
-    let ran = catch_unwind(AssertUnwindSafe(|| run_world(seed, setup, trace)));
-    IS_SIMULATING.set(false);
-    ran.unwrap_or_else(|_| {
-        let sentence = LAST_PANIC.with(|last| last.take());
+    caught(|| run_world(seed, setup, trace)).unwrap_or_else(|sentence| {
         let violation = Violation { checker: "invariant", sentence };
         let counts = Counts::default();
         Outcome { seed, violation: Some(violation), is_void: false, counts, simulated_us: 0, trace: None }
     })
+}
+
+/// Runs this with a panic as an error: what it said and where.
+pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    quiet_panics();
+    let before = IS_SIMULATING.replace(true);
+    let ran = catch_unwind(AssertUnwindSafe(run));
+    IS_SIMULATING.set(before);
+    ran.map_err(|_| LAST_PANIC.with(|last| last.take()))
 }
 
 fn run_world(seed: u64, setup: &Setup, trace: Trace) -> Outcome {

@@ -237,7 +237,7 @@ impl Script {
 }
 
 /// Options in which nothing fails and nothing happens by itself.
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     let network = NetworkOptions {
         delay_us_min: 0,
         delay_us_mean: 0,

@@ -17,6 +17,7 @@ use crate::random::Random;
 
 mod absurd_batches;
 mod accomplices;
+mod changed_messages;
 mod conflicting_votes;
 mod equivocating_leader;
 mod false_checkpoints;
@@ -45,6 +46,9 @@ mod wrong_replies;
 
 /// Messages of a liar, and to whom.
 pub type Said = Vec<(ReplicaId, PeerMessage)>;
+
+/// The lie that only who names it is told: it changes everything, at any place.
+pub const CHANGED_MESSAGES: &str = "changed-messages";
 
 /// What one kind of lie does.
 pub trait Actor {
@@ -239,6 +243,9 @@ impl Liar {
             } else if lies.is_empty() && is_told {
                 actors.push((is_active, actor));
             }
+        }
+        if lies.contains(&CHANGED_MESSAGES) {
+            actors.push((true, Box::new(changed_messages::ChangedMessages::new(random))));
         }
         if actors.is_empty() {
             actors.push((true, Box::new(equivocating_leader::EquivocatingLeader::new(random))));

@@ -1,8 +1,10 @@
 //! A world that is moved by hand: what is sent waits until it is delivered, time passes when it is told to. Disks are
 //! done at once.
 
+use std::sync::Arc;
+
 use polder_node::replica::Event;
-use polder_types::{GenesisError, ReplicaId};
+use polder_types::{Genesis, GenesisError, Keyring, ReplicaId};
 
 use super::{Parcel, World};
 use crate::checkers::Verdict;
@@ -24,6 +26,18 @@ impl World {
         world.trace = Trace::keeping();
         world.held = Some(Vec::new());
         Ok(world)
+    }
+
+    /// The configuration that it started from.
+    #[must_use]
+    pub fn genesis(&self) -> &Arc<Genesis> {
+        &self.genesis
+    }
+
+    /// The replicas' public keys.
+    #[must_use]
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
     /// What was sent and neither delivered nor dropped, oldest first.
