@@ -84,10 +84,9 @@ fn reads<T, E: std::fmt::Display>(
         Ok(value) => Ok(Some(value)),
         Err(error) => {
             let words = error.to_string();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            holds(words.contains(name) || words.contains(".key") || words.contains("cluster"), || {
-                format!("no file is named in: {words}")
-            })?;
+            // The file itself, or another in its folder or above that it names.
+            let folder = path.ancestors().nth(2).and_then(Path::to_str).unwrap_or_default();
+            holds(words.contains(folder), || format!("no file is named in: {words}"))?;
             Ok(None)
         }
     }
