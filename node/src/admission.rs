@@ -3,7 +3,8 @@
 //! Nobody's flood stops others (promise 4): each peer and each client has a queue of its own, bounded in
 //! number and bytes; replicas and clients alternate, and within each the sources take turns. What a client sends
 //! beyond its share is answered `Busy` at once; what a replica sends beyond its is dropped, for STATUS restores what
-//! matters (R15).
+//! matters (R15). One who goes on sending beyond his share is served little beside the others, and one who signs badly
+//! is served nothing more of what he has sent.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use polder_types::{BadSignature, ClientId, Constants, Genesis, Keyring, ReplicaI
 use tokio::sync::mpsc;
 
 use crate::replica::{PeerMessage, VerifiedPeer, verify_peer};
+use crate::shares::Shares;
 
 /// Jobs that travel to a worker, and back, at once.
 const JOBS_PER_BATCH_MAX: usize = 16;
@@ -37,7 +39,7 @@ const PENALTY_TICKS: u32 = 100;
 #[derive(Debug)]
 pub(crate) enum Job {
     Peer { from: ReplicaId, message: Box<PeerMessage> },
-    Client { connection: u64, client: ClientId, request: SignedRequest },
+    Client { connection: u64, client: ClientId, commands: u64, request: SignedRequest },
 }
 
 /// Its verdict.
@@ -81,6 +83,12 @@ impl<K: Copy + Ord> Turns<K> {
         }
         Some((source, job, bytes))
     }
+
+    /// All that waits of a source.
+    fn take(&mut self, source: K) -> VecDeque<(Job, usize)> {
+        self.order.retain(|other| *other != source);
+        self.queues.remove(&source).unwrap_or_default()
+    }
 }
 
 /// How much of something is under way.
@@ -114,6 +122,7 @@ pub(crate) struct Admission {
     peer_loads: BTreeMap<ReplicaId, Load>,
     client_loads: BTreeMap<ClientId, Load>,
     clients_in_all: Load,
+    shares: Shares,
     /// Peers that misled this replica: ticks until that is forgotten, and whether this tick's one message is left.
     penalties: BTreeMap<ReplicaId, (u32, bool)>,
     is_clients_turn: bool,
@@ -138,6 +147,7 @@ impl Admission {
             peer_loads: BTreeMap::new(),
             client_loads: BTreeMap::new(),
             clients_in_all: Load::default(),
+            shares: Shares::default(),
             penalties: BTreeMap::new(),
             is_clients_turn: false,
             limits: ClientLimits {
@@ -160,20 +170,44 @@ impl Admission {
         true
     }
 
-    /// Takes a client's request; false: the client is to be told that its share is used up.
-    pub(crate) fn client(&mut self, connection: u64, client: ClientId, request: SignedRequest) -> bool {
+    /// Takes a client's request of so many commands; false: the client is to be told that its share is used up.
+    pub(crate) fn client(&mut self, connection: u64, client: ClientId, commands: u64, request: SignedRequest) -> bool {
         let bytes = request.bytes();
         let limits = self.limits;
         let load = self.client_loads.entry(client).or_default();
         if load.exceeds(limits.count_max, limits.bytes_max, bytes)
             || self.clients_in_all.exceeds(limits.count_in_all_max, limits.bytes_in_all_max, bytes)
         {
+            self.refused(client);
             return false;
         }
         load.add(bytes);
         self.clients_in_all.add(bytes);
-        self.clients.push(client, Job::Client { connection, client, request }, bytes);
+        self.clients.push(client, Job::Client { connection, client, commands, request }, bytes);
         true
+    }
+
+    /// A request of this client is refused, here or where it was to wait next.
+    pub(crate) fn refused(&mut self, client: ClientId) {
+        self.shares.refused(client);
+    }
+
+    /// So many commands of this client were answered.
+    pub(crate) fn answered(&mut self, client: ClientId, commands: u64) {
+        self.shares.answered(client, commands);
+    }
+
+    /// Whether this client goes on sending though it is refused.
+    pub(crate) fn is_flooding(&self, client: ClientId) -> bool {
+        self.shares.is_flooding(client)
+    }
+
+    /// A client has signed badly (R20): nothing that it has sent is looked at any more.
+    pub(crate) fn signed_badly(&mut self, client: ClientId) {
+        for (_, bytes) in self.clients.take(client) {
+            self.settled(client, bytes);
+        }
+        self.shares.floods(client);
     }
 
     /// A request of this client was checked.
@@ -194,6 +228,7 @@ impl Admission {
 
     /// Time has passed.
     pub(crate) fn tick(&mut self) {
+        self.shares.tick();
         self.penalties.retain(|_, (ticks, is_left)| {
             *ticks -= 1;
             *is_left = true;
@@ -212,13 +247,13 @@ impl Admission {
         loop {
             let clients_first = self.is_clients_turn;
             self.is_clients_turn = !clients_first;
-            if clients_first && let Some((_, job, _)) = self.clients.pop(|_| true) {
+            if clients_first && let Some(job) = self.next_of_clients() {
                 return Some(job);
             }
             let penalties = &self.penalties;
             let Some((from, job, bytes)) = self.peers.pop(|from| penalties.get(&from).is_none_or(|(_, left)| *left))
             else {
-                return self.clients.pop(|_| true).map(|(_, job, _)| job);
+                return self.next_of_clients();
             };
             if let Some(load) = self.peer_loads.get_mut(&from) {
                 load.remove(bytes);
@@ -234,6 +269,18 @@ impl Admission {
             }
             return Some(job);
         }
+    }
+}
+
+impl Admission {
+    /// The next job of a client that may be served now.
+    fn next_of_clients(&mut self) -> Option<Job> {
+        let shares = &self.shares;
+        let (client, job, _) = self.clients.pop(|client| shares.may(client))?;
+        if let Job::Client { commands, .. } = &job {
+            self.shares.taken(client, *commands);
+        }
+        Some(job)
     }
 }
 
@@ -256,7 +303,7 @@ impl Checker {
                 let outcome = verify_peer(&self.keyring, &self.genesis.constants, &mut self.seen, *message);
                 Checked::Peer { from, outcome }
             }
-            Job::Client { connection, client, request } => {
+            Job::Client { connection, client, request, .. } => {
                 let bytes = request.bytes();
                 Checked::Client { connection, client, bytes, outcome: request.verify(self.keyring.cluster()) }
             }
@@ -374,17 +421,17 @@ mod tests {
         let mut admission = Admission::new(&constants());
         let (flooder, one) = request(1, 1);
         for _ in 0..4 {
-            assert!(admission.client(1, flooder, one.clone()));
+            assert!(admission.client(1, flooder, 1, one.clone()));
         }
-        assert!(!admission.client(1, flooder, one.clone()), "its fifth is too many");
+        assert!(!admission.client(1, flooder, 1, one.clone()), "its fifth is too many");
         let (other, another) = request(2, 1);
-        assert!(admission.client(2, other, another));
+        assert!(admission.client(2, other, 1, another));
         // What is being checked counts, until the verdict.
         let served = from(admission.next(|_| true, || {}));
         assert_eq!(served.as_deref(), Some("client 1"));
-        assert!(!admission.client(1, flooder, one.clone()));
+        assert!(!admission.client(1, flooder, 1, one.clone()));
         admission.settled(flooder, one.bytes());
-        assert!(admission.client(1, flooder, one));
+        assert!(admission.client(1, flooder, 1, one));
     }
 
     #[test]
@@ -400,7 +447,7 @@ mod tests {
         for _ in 0..10 {
             for client in 1..=9 {
                 let (id, request) = request(client, 9);
-                if admission.client(client.into(), id, request) {
+                if admission.client(client.into(), id, 1, request) {
                     *admitted.entry(client).or_insert(0) += 1;
                 }
             }
@@ -418,7 +465,7 @@ mod tests {
         for (connection, client, count) in [(1, 1, 3), (2, 2, 1)] {
             let (id, request) = request(client, 1);
             for _ in 0..count {
-                assert!(admission.client(connection, id, request.clone()));
+                assert!(admission.client(connection, id, 1, request.clone()));
             }
         }
         let served: Vec<String> = std::iter::from_fn(|| from(admission.next(|_| true, || {}))).collect();
@@ -449,6 +496,48 @@ mod tests {
         assert_eq!(served, PENALTY_TICKS as usize - 1);
         admission.tick();
         assert!(std::iter::from_fn(|| admission.next(|_| true, || {})).count() > 50, "it is forgotten");
+    }
+
+    #[test]
+    fn r20_of_what_a_client_that_signed_badly_has_sent_nothing_is_looked_at_any_more() {
+        let mut admission = Admission::new(&constants());
+        let ((liar, bad), (other, good)) = (request(1, 1), request(2, 1));
+        for _ in 0..3 {
+            assert!(admission.client(1, liar, 1, bad.clone()));
+            assert!(admission.client(2, other, 1, good.clone()));
+        }
+        assert_eq!(from(admission.next(|_| true, || {})).as_deref(), Some("client 1"));
+        admission.signed_badly(liar);
+        let served: Vec<String> = std::iter::from_fn(|| from(admission.next(|_| true, || {}))).collect();
+        assert_eq!(served, ["client 2", "client 2", "client 2"]);
+        // What was left out counts no more: the whole share is free again.
+        admission.settled(liar, bad.bytes());
+        (0..3).for_each(|_| admission.settled(other, good.bytes()));
+        assert!(admission.client_loads.is_empty());
+        assert_eq!((admission.clients_in_all.count, admission.clients_in_all.bytes), (0, 0));
+    }
+
+    #[test]
+    fn flood_one_who_goes_on_though_he_is_refused_is_served_little_beside_others() {
+        let mut admission = Admission::new(&Constants { admitted_per_client_max: 4, ..constants() });
+        let ((flood, request_of_flood), (other, request_of_other)) = (request(1, 1), request(2, 1));
+        let mut served = BTreeMap::new();
+        for _ in 0..100 {
+            for _ in 0..20 {
+                let _refused = admission.client(1, flood, 1, request_of_flood.clone());
+            }
+            (0..4).for_each(|_| assert!(admission.client(2, other, 1, request_of_other.clone())));
+            while let Some(Job::Client { client, request, .. }) = admission.next(|_| true, || {}) {
+                admission.settled(client, request.bytes());
+                *served.entry(client).or_insert(0) += 1;
+            }
+            // They are answered later.
+            admission.answered(other, 3);
+            admission.answered(flood, 1);
+            admission.tick();
+        }
+        assert_eq!(served.get(&other), Some(&400));
+        assert!(served.get(&flood).is_some_and(|served| (10..200).contains(served)), "{served:?}");
     }
 
     #[test]

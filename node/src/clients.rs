@@ -16,6 +16,9 @@ const ROUTES_PER_CONNECTION_MAX: usize = 1_024;
 /// A frame of replies is closed at this size, so that nobody's small reply waits behind many large ones.
 const FRAME_BYTES_MAX: usize = 64 << 10;
 
+/// A client for which so many bytes wait, on any of its connections, is given no more work: it reads no answers.
+const UNREAD_BYTES_MAX: usize = 4 << 20;
+
 /// What a reply is matched to a connection by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Route {
@@ -65,12 +68,22 @@ impl Clients {
         }
     }
 
-    /// Ends a connection, with the reason in words.
-    pub(crate) fn close(&mut self, id: u64, reason: &str) {
-        if let Some(entry) = self.connections.get(&id) {
-            entry.connection.close(reason);
+    /// Ends all connections of a client, with the reason in words.
+    pub(crate) fn close_all(&mut self, client: ClientId, reason: &str) {
+        for id in self.of_client.get(&client).cloned().unwrap_or_default() {
+            if let Some(entry) = self.connections.get(&id) {
+                entry.connection.close(reason);
+            }
+            self.remove(id);
         }
-        self.remove(id);
+    }
+
+    /// Whether this client reads its answers.
+    pub(crate) fn reads(&self, client: ClientId) -> bool {
+        let ids = self.of_client.get(&client).into_iter().flatten();
+        let mut waiting =
+            ids.filter_map(|id| self.connections.get(id)).map(|entry| entry.connection.waiting(Lane::Client));
+        waiting.all(|bytes| bytes < UNREAD_BYTES_MAX)
     }
 
     /// The replies to this request go to this connection from now on.
@@ -145,7 +158,11 @@ impl Clients {
     pub(crate) fn flush(&mut self) {
         for entry in self.connections.values_mut() {
             if !entry.replies.is_empty() {
-                let replies = std::mem::take(&mut entry.replies);
+                let mut replies = std::mem::take(&mut entry.replies);
+                if entry.connection.waiting(Lane::Client) >= UNREAD_BYTES_MAX {
+                    // Large ones would be encoded to be dropped.
+                    replies.retain(|reply| size(reply) <= FRAME_BYTES_MAX);
+                }
                 pack(replies).for_each(|frame| entry.send(Bytes::from(encode(&frame))));
             }
         }

@@ -20,6 +20,7 @@ mod node;
 mod receive;
 pub mod replica;
 mod report;
+mod shares;
 pub mod store;
 mod weight;
 

@@ -2,11 +2,13 @@
 //! room, so that the peer's window closes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use polder_transport::{Allow, Connection, Inbox, Lanes, Listener};
 use polder_types::{ClientFrame, ClientId, Genesis, PublicKey, ReplicaId, Request, decode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use crate::replica::PeerMessage;
 use crate::weight;
@@ -14,28 +16,71 @@ use crate::weight;
 /// Bytes of decoded frames that wait for the loop, or are being received by it.
 const INBOUND_BYTES_MAX: u32 = 64 << 20;
 
+/// Frames of one client's connection that are on their way to the loop, or refused by it in this tick: beyond them the
+/// connection is not read.
+const TURNS_PER_CONNECTION: usize = 16;
+
+/// For so long nothing is read from a client that has signed badly, on whichever connection (R20).
+const SHUNNED: Duration = Duration::from_secs(1);
+
+/// Clients that are shunned at once, at most; beyond them the one that was shunned first is read again.
+const SHUNNED_MAX: usize = 4_096;
+
+/// Clients that have signed badly, and until when nothing is read from them.
+#[derive(Debug, Default)]
+pub(crate) struct Shunned(Mutex<BTreeMap<ClientId, Instant>>);
+
+impl Shunned {
+    /// This client has signed badly.
+    pub(crate) fn add(&self, client: ClientId) {
+        let now = Instant::now();
+        let mut shunned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shunned.retain(|_, until| *until > now);
+        if shunned.len() >= SHUNNED_MAX
+            && let Some(oldest) = shunned.iter().min_by_key(|(_, until)| **until).map(|(client, _)| *client)
+        {
+            shunned.remove(&oldest);
+        }
+        shunned.insert(client, now + SHUNNED);
+    }
+
+    fn until(&self, client: ClientId) -> Option<Instant> {
+        let shunned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shunned.get(&client).copied().filter(|until| *until > Instant::now())
+    }
+}
+
+/// What is given back when a frame was received: its bytes, and its turn among the frames of its connection.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    _bytes: OwnedSemaphorePermit,
+    /// Of a client's connection. One whose frame is refused gets it back with the next tick.
+    pub(crate) turn: Option<OwnedSemaphorePermit>,
+}
+
 /// The way to the loop: bounded in frames by the channel and in bytes of memory by the permits, which the loop gives
 /// back.
 #[derive(Clone, Debug)]
 pub(crate) struct Inlet {
-    inbound: mpsc::Sender<(Inbound, OwnedSemaphorePermit)>,
+    inbound: mpsc::Sender<(Inbound, Permits)>,
     bytes: Arc<Semaphore>,
+    shunned: Arc<Shunned>,
 }
 
 /// The loop has ended.
 struct LoopGone;
 
 impl Inlet {
-    pub(crate) fn new(inbound: mpsc::Sender<(Inbound, OwnedSemaphorePermit)>) -> Self {
-        Self { inbound, bytes: Arc::new(Semaphore::new(INBOUND_BYTES_MAX as usize)) }
+    pub(crate) fn new(inbound: mpsc::Sender<(Inbound, Permits)>, shunned: Arc<Shunned>) -> Self {
+        Self { inbound, bytes: Arc::new(Semaphore::new(INBOUND_BYTES_MAX as usize)), shunned }
     }
 
     /// Waits for room; both waits are first come, first served, so that nobody's flood keeps others out.
-    async fn send(&self, next: Inbound, bytes: usize) -> Result<(), LoopGone> {
+    async fn send(&self, next: Inbound, bytes: usize, turn: Option<OwnedSemaphorePermit>) -> Result<(), LoopGone> {
         // Nothing is larger than all there is: it would wait for ever.
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(INBOUND_BYTES_MAX);
         let permit = self.bytes.clone().acquire_many_owned(permits).await.map_err(|_| LoopGone)?;
-        self.inbound.send((next, permit)).await.map_err(|_| LoopGone)
+        self.inbound.send((next, Permits { _bytes: permit, turn })).await.map_err(|_| LoopGone)
     }
 }
 
@@ -101,7 +146,7 @@ async fn read_replica(from: ReplicaId, connection: Connection, mut inbox: Inbox,
             }
         };
         drop(frame);
-        if inlet.send(next, bytes).await.is_err() {
+        if inlet.send(next, bytes, None).await.is_err() {
             return;
         }
     }
@@ -120,10 +165,21 @@ fn peer_frame(from: ReplicaId, frame: &[u8], frame_bytes_max: usize) -> Inbound 
 
 async fn read_client(id: u64, connection: Connection, mut inbox: Inbox, request_bytes_max: usize, inlet: Inlet) {
     let client = ClientId(connection.peer());
-    if inlet.send(Inbound::Up { id, client, connection: connection.clone() }, 0).await.is_err() {
+    if inlet.send(Inbound::Up { id, client, connection: connection.clone() }, 0, None).await.is_err() {
         return;
     }
-    while let Some((_, frame)) = inbox.recv().await {
+    let turns = Arc::new(Semaphore::new(TURNS_PER_CONNECTION));
+    loop {
+        // R20: who signed badly comes back for nothing.
+        if let Some(until) = inlet.shunned.until(client) {
+            tokio::select! {
+                biased;
+                _ended = connection.closed() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+        let Ok(turn) = turns.clone().acquire_owned().await else { break };
+        let Some((_, frame)) = inbox.recv().await else { break };
         let next = match client_frame(id, client, &frame, request_bytes_max) {
             Ok(next) => next,
             Err(why) => {
@@ -138,12 +194,12 @@ async fn read_client(id: u64, connection: Connection, mut inbox: Inbox, request_
                 _ => 0,
             };
         drop(frame);
-        if inlet.send(next, weight).await.is_err() {
+        if inlet.send(next, weight, Some(turn)).await.is_err() {
             return;
         }
     }
     // When the loop is gone there is nobody to tell.
-    let _loop_is_gone = inlet.send(Inbound::Down { id }, 0).await;
+    let _loop_is_gone = inlet.send(Inbound::Down { id }, 0, None).await;
 }
 
 /// Decodes a client's frame; an error is what the client is told when its connection is closed.

@@ -209,6 +209,13 @@ impl Connection {
         self.shared.quic.close_reason().is_some()
     }
 
+    /// How many bytes wait to be sent on a lane.
+    #[must_use]
+    pub fn waiting(&self, lane: Lane) -> usize {
+        let queue = self.shared.queues.get(lane.index()).and_then(Option::as_deref);
+        queue.map_or(0, Queue::bytes)
+    }
+
     /// What the connection did so far.
     #[must_use]
     pub fn stats(&self) -> ConnectionStats {

@@ -157,6 +157,11 @@ impl Queue {
         self.writable.notify_waiters();
     }
 
+    /// The bytes in it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state().bytes
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.state().closed
     }

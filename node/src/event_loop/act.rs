@@ -7,6 +7,7 @@ use polder_checkpoint::{Store, StoreError};
 use polder_consensus::To;
 use polder_executor::Service;
 use polder_transport::Lane;
+use polder_types::NodeFrame;
 
 use super::{DiskEnd, EventLoop, TICKS_PER_REPORT};
 use crate::disk::{self, DiskJob, Done, PendingWrite, SlowJob};
@@ -20,7 +21,14 @@ impl<S: Service> EventLoop<S> {
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Send { to, message } => self.send(to, &message),
-                Action::Reply { client, frame } => self.metrics.replies.inc_by(self.clients.send(client, frame)),
+                Action::Reply { client, frame } => {
+                    match &frame {
+                        NodeFrame::Replies(replies) => self.admission.answered(client, replies.len() as u64),
+                        NodeFrame::Busy { .. } => self.admission.refused(client),
+                        NodeFrame::At { .. } | NodeFrame::Status(_) => {}
+                    }
+                    self.metrics.replies.inc_by(self.clients.send(client, frame));
+                }
                 Action::Write { disk, writes, durability, ticket } => {
                     let pending = PendingWrite { writes, durability, ticket };
                     let (end, store) = match disk {

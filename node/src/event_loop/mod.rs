@@ -30,7 +30,7 @@ use polder_checkpoint::Store;
 use polder_consensus::{Evidence, Now};
 use polder_executor::Service;
 use polder_transport::{Endpoint, Lanes, Link, LinkConfig, LinkEvent, Listener};
-use polder_types::{ClientFrame, Keyring, NodeFrame, ReplicaId};
+use polder_types::{Call, ClientFrame, Keyring, NodeFrame, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
@@ -39,7 +39,7 @@ use crate::clients::Clients;
 use crate::disk::{self, DiskJob, Done, SlowJob};
 use crate::metrics::{DiskMetrics, Metrics};
 use crate::node::{NodeConfig, NodeError, Stores, Threads, WallClock};
-use crate::receive::{self, Inbound, Inlet};
+use crate::receive::{self, Inbound, Inlet, Permits, Shunned};
 use crate::replica::{Action, Disk, Event, Replica};
 use crate::report::Report;
 
@@ -81,7 +81,10 @@ pub(crate) struct EventLoop<S: Service> {
     /// What happened and was not given to the replica yet.
     events: VecDeque<Event>,
     actions: Vec<Action>,
-    inbound: mpsc::Receiver<(Inbound, OwnedSemaphorePermit)>,
+    inbound: mpsc::Receiver<(Inbound, Permits)>,
+    shunned: Arc<Shunned>,
+    /// The turns of frames that were refused since the last tick: who floods is read no faster.
+    refused: Vec<OwnedSemaphorePermit>,
     links: mpsc::Receiver<LinkEvent>,
     checked: mpsc::Receiver<(usize, Vec<Checked>)>,
     done: mpsc::Receiver<Done>,
@@ -154,7 +157,8 @@ pub(crate) fn start<S: Service>(
     let state = threads.disk(Disk::State, &stores.state, &metrics.state, &done_sender)?;
     let digests = threads.slow("polder-digest", &stores.state, &done_sender)?;
     let images = threads.slow("polder-image", &stores.state, &done_sender)?;
-    let inlet = Inlet::new(inbound_sender);
+    let shunned = Arc::new(Shunned::default());
+    let inlet = Inlet::new(inbound_sender, shunned.clone());
     tokio::spawn(receive::accept(listener, genesis.clone(), inlet));
     let peers = (0u8..).zip(&config.cluster.replicas).filter(|(id, _)| *id != config.me.0).map(|(id, entry)| {
         let link = LinkConfig {
@@ -188,6 +192,8 @@ pub(crate) fn start<S: Service>(
         events,
         actions,
         inbound,
+        shunned,
+        refused: Vec::new(),
         links,
         checked,
         done,
@@ -311,7 +317,7 @@ impl<S: Service> EventLoop<S> {
             Ok(()) = self.state.written.changed() => {}
             Some(done) = self.done.recv() => self.slow_done(done)?,
             Some((worker, checked)) = self.checked.recv() => self.verdicts(worker, checked),
-            Some((inbound, _permit)) = self.inbound.recv(), if has_room => self.received(inbound),
+            Some((inbound, permits)) = self.inbound.recv(), if has_room => self.received(inbound, permits),
             Some(event) = self.links.recv() => self.link(event),
             () = tokio::time::sleep_until(wake) => {}
         }
@@ -340,8 +346,8 @@ impl<S: Service> EventLoop<S> {
         }
         if self.has_room() {
             for _ in 0..FRAMES_PER_TURN_MAX {
-                let Ok((inbound, _permit)) = self.inbound.try_recv() else { break };
-                self.received(inbound);
+                let Ok((inbound, permits)) = self.inbound.try_recv() else { break };
+                self.received(inbound, permits);
             }
         }
         while let Ok(event) = self.links.try_recv() {
@@ -360,6 +366,7 @@ impl<S: Service> EventLoop<S> {
         if now >= self.next_tick && (!is_behind || now >= self.next_tick + self.tick_delay_max) {
             self.next_tick = now + TICK;
             self.admission.tick();
+            self.refused.clear();
             self.events.push_back(Event::Tick);
             self.ticks_to_report = self.ticks_to_report.saturating_sub(1);
         }
@@ -374,7 +381,7 @@ impl<S: Service> EventLoop<S> {
         Ok(())
     }
 
-    fn received(&mut self, inbound: Inbound) {
+    fn received(&mut self, inbound: Inbound, permits: Permits) {
         match inbound {
             Inbound::Peer { from, message, bytes } => {
                 self.metrics.peer_messages.inc();
@@ -399,9 +406,21 @@ impl<S: Service> EventLoop<S> {
             Inbound::Request { id, client, request, signed } => {
                 self.metrics.requests.inc();
                 let digest = signed.digest();
+                let commands = match &request.call {
+                    Call::Commands { commands, .. } => commands.len() as u64,
+                    Call::Open { .. } | Call::Close { .. } => 1,
+                };
                 self.clients.requested(id, &request, digest);
-                let takes = self.drain_until.is_none() && self.has_room_for_requests();
-                if !takes || !self.admission.client(id, client, signed) {
+                // Who does not read his answers is given no more of them.
+                let reads = self.clients.reads(client);
+                let takes = self.drain_until.is_none() && self.has_room_for_requests() && reads;
+                if !takes || !self.admission.client(id, client, commands, signed) {
+                    if !reads {
+                        self.admission.refused(client);
+                    }
+                    if self.admission.is_flooding(client) {
+                        self.refused.extend(permits.turn);
+                    }
                     self.metrics.requests_busy.inc();
                     self.clients.send_to(id, &NodeFrame::Busy { request: digest, retry_after_ms: RETRY_AFTER_MS });
                 }
@@ -434,10 +453,14 @@ impl<S: Service> EventLoop<S> {
                     self.events.push_back(Event::Request(request));
                 }
                 Checked::Client { connection, client, bytes, outcome: Err(error) } => {
+                    tracing::debug!(%client, connection, "a client has signed badly");
                     self.admission.settled(client, bytes);
                     self.metrics.requests_bad.inc();
-                    // R20: it arms nothing, is not forwarded, and its sender's channel is closed.
-                    self.clients.close(connection, &error.to_string());
+                    // R20: it arms nothing, is not forwarded, and its sender's channels are closed. The key is the
+                    // sender: what else it has sent is not looked at, and it is not heard for a while.
+                    self.admission.signed_badly(client);
+                    self.shunned.add(client);
+                    self.clients.close_all(client, &error.to_string());
                 }
             }
         }
