@@ -51,6 +51,7 @@ impl Core {
             if requests.is_empty() && !self.filler_is_due(slot) {
                 return;
             }
+            mark!(FillerProposed, requests.is_empty());
             // R27: time never goes back at execution, whatever a leader says; so it says what its clock says.
             let batch = Batch { ts: self.wall, requests };
             self.leading.next = slot.next();

@@ -93,6 +93,7 @@ impl Core {
             && let Some(ended) = &self.suspicion.ended
         {
             // R4: who holds the certificate relays it.
+            mark!(EndRelayed);
             self.send(to, Message::Suspects(ended.proof().clone()), out);
         }
         if status.view == self.term.view {
@@ -124,6 +125,7 @@ impl Core {
             && awaits_new_view
             && self.is_old_enough(start.at_ms)
         {
+            mark!(NewViewRelayed, !self.is_leader());
             out.push(Output::Send { to, message: message.clone() });
         }
         self.resend_slots(from, status, out);
@@ -221,6 +223,7 @@ impl Core {
         match (certificate, body) {
             (Some(certificate), Some(body)) => Some(Message::committed(certificate, body.bytes.clone())),
             _ if slot <= self.window.low => {
+                mark!(TruncatedSlotAsked);
                 self.window.stable.as_ref().map(|stable| Message::Stable(stable.proof().clone()))
             }
             _ => None,

@@ -146,7 +146,10 @@ impl Core {
             }
             match missing.first() {
                 None => break,
-                Some((_, chosen)) => held.retain(|by, _| !chosen.listers.contains(by)),
+                Some((_, chosen)) => {
+                    mark!(ViewChangeLeftOut);
+                    held.retain(|by, _| !chosen.listers.contains(by));
+                }
             }
         }
         if held.len() < self.quorum.quorum() {
@@ -183,6 +186,7 @@ impl Core {
             return Err(Ignored::Invalid);
         }
         if view > self.term.view {
+            mark!(NewViewProvesEnd);
             let ended = carried(message, |message| match message {
                 Message::NewView(_, enclosed) => enclosed.first().map(|(_, body)| &body.suspects),
                 _ => None,
@@ -287,7 +291,9 @@ impl Core {
         let forced = (self.window.low.0.saturating_add(1)..=last.0).map(Seq);
         let slots: alloc::collections::BTreeSet<Seq> = forced.chain(self.window.slots.keys().copied()).collect();
         slots.into_iter().for_each(|slot| self.advance(slot, out));
-        self.drop_bodies();
+        if !mutated!(self, BodiesOfAllViewsKept) {
+            self.drop_bodies();
+        }
     }
 
     /// The deadlines of a view that has just started (R6).
@@ -307,6 +313,7 @@ impl Core {
     pub(crate) fn learn_stable(&mut self, stable: Option<Certificate<Checkpoint>>, out: &mut Vec<Output>) {
         let Some(stable) = stable else { return };
         if self.adopt(stable.clone(), out).is_ok() {
+            mark!(CarriedCut);
             out.push(Output::Certified(stable));
         }
     }

@@ -82,6 +82,24 @@ macro_rules! written {
     };
 }
 
+/// Marks a rare branch, for a test that demands that it is reached. Without `--cfg polder_mutations` nothing of it is left.
+#[cfg(polder_mutations)]
+macro_rules! mark {
+    ($name:ident) => {
+        crate::mark::hit(crate::mark::Mark::$name)
+    };
+    ($name:ident, $condition:expr) => {
+        if $condition {
+            crate::mark::hit(crate::mark::Mark::$name)
+        }
+    };
+}
+#[cfg(not(polder_mutations))]
+macro_rules! mark {
+    ($name:ident) => {};
+    ($name:ident, $condition:expr) => {};
+}
+
 mod admission;
 mod batching;
 mod bodies;
@@ -94,6 +112,8 @@ mod evidence;
 mod ignored;
 mod input;
 mod lane;
+#[cfg(polder_mutations)]
+pub mod mark;
 mod message;
 #[cfg(polder_mutations)]
 mod mutation;

@@ -40,6 +40,7 @@ macro_rules! mutations {
 }
 
 mutations! {
+    Canary = "canary", "Replicas of even number chain the third slot wrongly: any simulator must see it at once.";
     ViewChangeWithoutAccepted = "view-change-without-accepted", "With r = 0 a VIEW-CHANGE leaves out what was accepted.";
     VoteAfterViewChange = "vote-after-view-change", "A replica still commits in the view that its VIEW-CHANGE has ended.";
     EnteredViewNotDurable = "entered-view-not-durable", "The VIEW-CHANGE is sent without being durable.";
@@ -66,4 +67,7 @@ mutations! {
     KUnbounded = "k-unbounded", "The time-out doubles without end.";
     NewViewJudgedByHeld = "new-view-judged-by-held", "A NEW-VIEW is refused when a copy held differs from the one enclosed.";
     ProposalsNotFetched = "proposals-not-fetched", "Nobody re-sends a proposal that STATUS shows missing.";
+    WipedVotesAtOnce = "wiped-votes-at-once", "A replica that others have heard more of than it remembers goes on.";
+    ImagesBeforeCertification = "images-before-certification", "Images of a cut are written before its certificate is durable.";
+    EffectsNotDurable = "effects-not-durable", "Images are begun though the effects up to their cut are not durable.";
 }

@@ -65,6 +65,7 @@ pub(crate) fn plan<'a>(
         let (best_view, chosen) = best.entry(slot).or_insert_with(|| (view, none.clone()));
         // Two prepared certificates of one view and slot need more liars than there may be; even then all choose alike.
         if (view, digest) > (*best_view, chosen.digest) {
+            mark!(HigherViewWins);
             (*best_view, *chosen) = (view, none);
         }
         if (view, digest) == (*best_view, chosen.digest) {
@@ -74,9 +75,15 @@ pub(crate) fn plan<'a>(
     let last = best.keys().next_back().copied().unwrap_or_default().max(low);
     let chosen = (low.0.saturating_add(1)..=last.0).map(Seq).map(|slot| {
         let chosen = best.remove(&slot).map(|(_, chosen)| chosen);
-        (slot, chosen.unwrap_or_else(|| Chosen { digest: no_op, listers: Vec::new() }))
+        (slot, chosen.unwrap_or_else(|| no_op_chosen(no_op)))
     });
     Ok(Plan { low, last, chosen: chosen.collect() })
+}
+
+/// A hole.
+fn no_op_chosen(digest: Digest) -> Chosen {
+    mark!(HoleIsNoOp);
+    Chosen { digest, listers: Vec::new() }
 }
 
 #[cfg(test)]

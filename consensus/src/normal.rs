@@ -69,6 +69,7 @@ impl Core {
         // R27: too far ahead is held until it is not; nothing else about the time is refused.
         let constants = &self.config.constants;
         if batch.ts > self.wall.plus(constants.clock_ahead_max_ms) {
+            mark!(ProposalHeld);
             self.window.slot_mut(slot).into_iter().for_each(|slot| slot.held = Some(message.clone()));
             return Ok(());
         }
@@ -92,6 +93,7 @@ impl Core {
         let slots = self.window.slots.values_mut().filter(|slot| slot.held.as_ref().is_some_and(due));
         let released: Vec<_> = slots.filter_map(|slot| slot.held.take()).collect();
         for message in released {
+            mark!(ProposalReleased);
             if let Message::Proposal(signed, _) = message.message() {
                 // What is no longer acceptable is dropped as if it came now.
                 self.on_proposal(signed, &message, out).unwrap_or_default();
@@ -210,6 +212,7 @@ impl Core {
             return;
         }
         if !self.bodies.has(&digest) {
+            mark!(ForcedBodyPulled);
             let listers = self.term.start.as_ref().map(|start| start.listers(slot)).unwrap_or_default();
             self.pull(digest, slot, listers, out);
             return;
@@ -232,6 +235,7 @@ impl Core {
         let Some(certificate) = state.prepares.any_certificate(self.quorum.quorum()) else { return };
         let digest = certificate.statement().digest;
         if !self.bodies.has(&digest) && !mutated!(self, CommitWithoutBody) {
+            mark!(PreparedBodyPulled);
             let signers = certificate.signers().collect();
             self.pull(digest, slot, signers, out);
             return;
@@ -258,6 +262,7 @@ impl Core {
         if self.bodies.has(&digest) {
             self.decide(slot, digest, Some(certificate), out);
         } else {
+            mark!(CommittedBodyPulled);
             let signers = certificate.signers().collect();
             state.certified = Some(certificate);
             self.pull(digest, slot, signers, out);
@@ -300,6 +305,8 @@ impl Core {
             let digest = decided.digest;
             let Some(body) = self.bodies.get(&digest) else { break };
             let history = history_after(&self.window.history, slot, &digest);
+            let is_wrong = mutated!(self, Canary) && slot == Seq(3) && self.config.me.0.is_multiple_of(2);
+            let history = if is_wrong { digest } else { history };
             decided.history = Some(history);
             self.window.history = history;
             self.window.delivered = slot;

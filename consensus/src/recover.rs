@@ -183,6 +183,7 @@ impl Core {
             });
             let Some((state, verified)) = self.window.slot_mut(vote.statement.slot).zip(verified) else { continue };
             let tally = if vote.statement.phase == Phase::Prepare { &mut state.prepares } else { &mut state.commits };
+            mark!(VotesRestored);
             tally.add(&verified);
         }
     }
@@ -193,6 +194,7 @@ impl Core {
         if !self.is_leader() || mutated!(self, NewViewNotDurableNoAbdication) {
             return;
         }
+        mark!(AbdicatesAfterRestart);
         let signed = self.sign(Abdicate { epoch: self.config.epoch, view: self.term.view });
         let message = Arc::new(VerifiedMessage::own(Message::Abdicate(signed)));
         self.term.abdication = Some(message.clone());

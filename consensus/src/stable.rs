@@ -87,6 +87,7 @@ impl Core {
             chain.push((slot, digest));
         }
         if history == certified {
+            mark!(ProvedByHistory);
             chain.into_iter().for_each(|(slot, digest)| self.decide(slot, digest, None, out));
         }
     }
@@ -115,12 +116,14 @@ impl Core {
 
     /// The batches that were missing were not to be had.
     pub(crate) fn on_gap(&mut self, out: &mut Vec<Output>) {
+        mark!(GapTimesOut);
         let stable = self.window.stable.clone().filter(|_| self.window.delivered < self.window.low);
         stable.into_iter().for_each(|stable| self.fall_behind(stable, out));
     }
 
     /// Asks for the state as of a cut. Undelivered batches up to it are of no more use (R14).
     fn fall_behind(&mut self, certificate: Certificate<Checkpoint>, out: &mut Vec<Output>) {
+        mark!(FellBehind);
         let cut = certificate.statement().seq;
         self.window.transfer = Some(cut);
         self.progress.disarm(Timer::Gap);
@@ -167,6 +170,7 @@ impl Core {
             self.watch_gap(out);
             return Err(Ignored::Duplicate);
         }
+        mark!(Restored);
         let delivered = self.window.delivered;
         self.window.decided.retain(|slot, _| *slot <= delivered || *slot > seq);
         self.window.delivered = seq;

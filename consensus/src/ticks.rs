@@ -26,7 +26,18 @@ impl Core {
                 self.broadcast_status(out);
             }
             // R6 (ii), (iv)
-            Timer::NewView | Timer::Silent | Timer::Filler => self.suspect(out),
+            Timer::NewView => {
+                mark!(NewViewMissed);
+                self.suspect(out);
+            }
+            Timer::Silent => {
+                mark!(LeaderSilent);
+                self.suspect(out);
+            }
+            Timer::Filler => {
+                mark!(FillerMissed);
+                self.suspect(out);
+            }
             Timer::Tail => self.on_tail(),
             Timer::SessionClock => self.on_session_clock(),
             Timer::SessionFiller => self.on_session_filler(out),

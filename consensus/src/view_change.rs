@@ -132,7 +132,8 @@ impl Core {
         };
         self.suspicion.votes.replace(&verified);
         let joins = if mutated!(self, JoinAtWeak) { self.quorum.weak() } else { self.quorum.holders() };
-        if self.suspicion.votes.count(&self.suspicion_of_view()) >= joins {
+        if self.suspicion.votes.count(&self.suspicion_of_view()) >= joins && !self.suspicion.signed {
+            mark!(JoinsSuspects);
             self.suspect(out);
         }
         if let Some(ended) = self.suspicion.votes.any_certificate(self.quorum.quorum()) {
@@ -164,6 +165,7 @@ impl Core {
         if abdicate.by != self.leader() {
             return Err(Ignored::NotLeader);
         }
+        mark!(BelievesAbdication);
         self.suspect(out);
         Ok(())
     }
@@ -174,6 +176,7 @@ impl Core {
         if view <= self.term.view {
             return;
         }
+        mark!(SkipsViews, view > self.term.view.next());
         self.send(To::All, Message::Suspects(ended.proof().clone()), out);
         self.progress.moved(view.0 - self.term.view.0);
         self.view_changes = self.view_changes.saturating_add(1);

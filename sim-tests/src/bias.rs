@@ -18,18 +18,60 @@ pub fn bias(options: &mut Options, mutation: Mutation, model: Option<Model>) {
             many_view_changes(options);
         }
         Mutation::MostCommonInsteadOfHighest => {
-            cluster(options, model, 5, FaultModel::Crash, 0);
+            cluster(options, model, 4, FaultModel::Byzantine, 1);
+            options.lies = vec!["two-stories"];
+            quiet_chaos(options);
+            options.chaos_ms = 6_000;
+            options.constants.timeout_first_ms = 120;
+            options.constants.timeout_max_ms = 480;
+            options.is_watched = false;
+        }
+        Mutation::CommitWithoutBody => {
+            cluster(options, model, 4, FaultModel::Byzantine, 1);
+            options.lies = vec!["half-prepared"];
+            quiet_chaos(options);
+            options.is_watched = false;
+        }
+        Mutation::ScNotDurable => {
+            // Who led the last view is down for good, who entered it has restarted since, and a third was cut off.
+            cluster(options, model, 3, FaultModel::Crash, 0);
             many_view_changes(options);
+            options.faults.stay_down = true;
+            options.faults.down_ms = 250;
+            options.faults.split_gap_ms = 120;
+        }
+        Mutation::ImagesBeforeCertification | Mutation::EffectsNotDurable => {
+            options.constants.window_slots = 8;
+            options.constants.interval_slots = 4;
+            options.constants.fresh_slots_max = options.constants.fresh_slots_max.min(8);
+            options.constants.turn_cuts = 1;
+            options.faults.crash_gap_ms = 150;
+            options.faults.down_ms = 30;
         }
         Mutation::EnteredViewNotDurable
         | Mutation::PreparedNotDurable
         | Mutation::NewViewNotDurableNoAbdication
-        | Mutation::ScNotDurable
         | Mutation::ViewZeroNotRecorded
         | Mutation::EntriesPerReplica
         | Mutation::VoteAfterViewChange
         | Mutation::BackupsDoNotRecompute => many_view_changes(options),
-        Mutation::StatusSilentWhenIdle | Mutation::ProposalsNotFetched => lossy_end(options),
+        Mutation::ProposalsNotFetched => lossy_end(options),
+        Mutation::StatusSilentWhenIdle => {
+            // All is answered before the healing, which finds somebody far behind whom nobody asks for anything.
+            cluster(options, model, 5, FaultModel::Crash, 0);
+            lossy_end(options);
+            options.chaos_ms = 4_000;
+            options.faults.crash_gap_ms = 300;
+            options.faults.down_ms = 1_500;
+            options.faults.stay_down = false;
+            options.faults.leaves_stray = false;
+            options.load.clients = 2;
+            options.load.requests = 12;
+            options.load.is_endless = false;
+            options.load.think_ms = 40;
+            options.load.retry_ms = 2_000;
+            options.load.mischief_gap_ms = 0;
+        }
         Mutation::SuspectSentOnce => {
             cluster(options, model, 3, FaultModel::Crash, 0);
             lossy_end(options);
@@ -74,11 +116,20 @@ pub fn bias(options: &mut Options, mutation: Mutation, model: Option<Model>) {
         }
         Mutation::BodiesOfAllViewsKept => {
             cluster(options, model, 4, FaultModel::Byzantine, 1);
-            options.lies = vec!["withheld-votes", "suspicion"];
+            options.lies = vec!["lost-votes", "suspicion"];
+            quiet_chaos(options);
+            options.chaos_ms = 5_000;
             options.constants.window_slots = 8;
             options.constants.interval_slots = 4;
             options.constants.fresh_slots_max = 8;
-            many_view_changes(options);
+            options.constants.timeout_first_ms = 120;
+            options.constants.timeout_max_ms = 240;
+            options.pipeline_slots = 4;
+            options.load.clients = 5;
+            options.load.in_flight = 4;
+            options.load.requests = 80;
+            options.load.think_ms = 5;
+            options.is_watched = false;
         }
         _ => {}
     }
@@ -132,4 +183,6 @@ fn quiet_chaos(options: &mut Options) {
     options.faults.pause_gap_ms = 0;
     options.faults.split_gap_ms = 0;
     options.faults.jump_gap_ms = 0;
+    options.load.abandon_per_mille = 0;
+    options.load.unread_per_mille = 0;
 }

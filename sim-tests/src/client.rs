@@ -1,7 +1,7 @@
 //! A simulated client: opens a session, keeps several signed requests in flight, turns to all replicas when an answer
 //! is late, and believes `r+1` equal answers (R23).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use polder_types::{
     Answer, Blob, Call, ClientId, ClusterId, Digest, Failure, NodeFrame, Quorum, ReplicaId, Reply, Request, Seq,
@@ -14,6 +14,12 @@ use crate::swarm::{LoadOptions, Options};
 
 /// The longest wait before a request is sent again, in microseconds.
 const RETRY_US_MAX: u64 = 1_000_000;
+
+/// How much a client that reads slowly leaves unread; the rest is lost.
+const UNREAD_MAX: usize = 64;
+
+/// How long it reads nothing at a time, at most, in milliseconds.
+const UNREAD_MS_MAX: u64 = 600;
 
 /// What a client sends.
 #[derive(Clone, Debug)]
@@ -53,6 +59,9 @@ pub struct Client {
     pending: BTreeMap<u64, Pending>,
     session_window: u64,
     is_endless: bool,
+    /// What it has not read yet, and until when it reads nothing.
+    unread: VecDeque<(ReplicaId, NodeFrame)>,
+    reads_at_us: u64,
     /// Extra requests asked for from outside.
     orders: Vec<Vec<Command>>,
 }
@@ -125,6 +134,8 @@ impl Client {
             pending: BTreeMap::new(),
             session_window: options.constants.session_window,
             is_endless: options.load.is_endless && index > 0,
+            unread: VecDeque::new(),
+            reads_at_us: 0,
             orders: Vec::new(),
         }
     }
@@ -170,13 +181,20 @@ impl Client {
         Request { client: self.id, call }.sign(self.cluster, &self.key).verify(self.cluster).ok()
     }
 
-    /// Makes no more requests than it was to make at least.
+    /// Makes no more requests than it was to make at least, abandons none, and reads at once.
     pub fn stop(&mut self) {
         self.is_endless = false;
+        self.options.abandon_per_mille = 0;
+        self.options.unread_per_mille = 0;
     }
 
     /// Time has passed: new requests, and old ones again.
     pub fn tick(&mut self, now_us: u64, history: &mut History, out: &mut Vec<(Whom, Say)>) {
+        while self.reads_at_us <= now_us
+            && let Some((from, frame)) = self.unread.pop_front()
+        {
+            self.read(now_us, from, &frame, history);
+        }
         match &mut self.state {
             State::Closed => self.open(now_us, out),
             State::Opening { request, retry, .. } => {
@@ -190,6 +208,10 @@ impl Client {
                 while let Some(commands) = self.next_commands(now_us) {
                     self.make(now_us, session, &commands, history, out);
                 }
+                let abandon_per_mille = self.options.abandon_per_mille;
+                let random = &mut self.random;
+                // An abandoned call is acknowledged like one that was answered: whatever becomes of it, nobody asks again.
+                self.pending.retain(|_, pending| !(pending.retry.is_late(now_us) && random.chance(abandon_per_mille)));
                 for pending in self.pending.values_mut() {
                     if pending.retry.is_due(now_us) {
                         // Whoever leads now says so.
@@ -201,8 +223,19 @@ impl Client {
         }
     }
 
-    /// A frame from a replica.
+    /// A frame from a replica: read at once, or when it reads again.
     pub fn frame(&mut self, now_us: u64, from: ReplicaId, frame: &NodeFrame, history: &mut History) {
+        if self.reads_at_us <= now_us && self.random.chance(self.options.unread_per_mille) {
+            self.reads_at_us = now_us + 1_000 * self.random.range(1, UNREAD_MS_MAX);
+        }
+        if self.reads_at_us <= now_us {
+            self.read(now_us, from, frame, history);
+        } else if self.unread.len() < UNREAD_MAX {
+            self.unread.push_back((from, frame.clone()));
+        }
+    }
+
+    fn read(&mut self, now_us: u64, from: ReplicaId, frame: &NodeFrame, history: &mut History) {
         match frame {
             NodeFrame::At { view, cut, .. } => {
                 // A view on its own risk: whoever is wrong about it, the retries go to all.
@@ -375,6 +408,10 @@ impl Client {
 }
 
 impl Retry {
+    fn is_late(&self, now_us: u64) -> bool {
+        now_us >= self.at_us
+    }
+
     fn is_due(&mut self, now_us: u64) -> bool {
         let is_due = now_us >= self.at_us;
         if is_due {

@@ -31,8 +31,26 @@ pub struct Troublemaker {
     old: VecDeque<Verified<SignedRequest>>,
 }
 
-/// A request, and who gets it, a bit each.
-pub type Sent = (u128, Verified<SignedRequest>);
+/// A request, and who gets it, a bit each; and who gets it with a signature that is not the client's (R20).
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Who gets it as it was signed.
+    pub to: u128,
+    /// Who gets it signed badly.
+    pub badly_to: u128,
+    /// The request.
+    pub request: Verified<SignedRequest>,
+}
+
+impl Sent {
+    /// As it arrives where it is signed badly.
+    #[must_use]
+    pub fn badly(&self) -> SignedRequest {
+        let mut request = SignedRequest::clone(&self.request);
+        request.signature.0[0] ^= 1;
+        request
+    }
+}
 
 impl Troublemaker {
     /// The lying client of a run.
@@ -75,7 +93,7 @@ impl Troublemaker {
             1 => {
                 let index = self.random.below(self.old.len());
                 let old = self.old.get(index).cloned();
-                old.into_iter().map(|old| (self.some(), old)).collect()
+                old.into_iter().map(|request| Sent { to: self.some(), badly_to: 0, request }).collect()
             }
             _ => self.in_own_session(),
         }
@@ -104,7 +122,21 @@ impl Troublemaker {
         let index = self.random.below(self.own.len());
         let Some((session, next)) = self.own.get(index).copied() else { return Vec::new() };
         let mut ahead = 1;
-        let sent = match self.random.range(0, 5) {
+        let sent = match self.random.range(0, 7) {
+            // More than anybody may have waiting: `Busy`, and nobody else is kept from being served.
+            6 if self.random.chance(200) => {
+                ahead = self.random.range(40, 100);
+                let each = (0..ahead).map(|number| commands(session, next - 1, next + number, 1));
+                let each: Vec<Call> = each.collect();
+                each.into_iter().flat_map(|call| self.send_to_some(call)).collect()
+            }
+            // Good for whoever leads, bad for the others: what they cannot verify they must not wait for.
+            7 => {
+                let mut sent = self.send_to_some(commands(session, next - 1, next, 1));
+                let good = 1 << self.random.range(0, 6);
+                sent.iter_mut().for_each(|sent| (sent.to, sent.badly_to) = (good, !good));
+                sent
+            }
             0 => {
                 let first = next + self.random.range(1_000, 100_000);
                 self.send_to_some(commands(session, 0, first, 1))
@@ -143,7 +175,7 @@ impl Troublemaker {
             self.old.pop_front();
         }
         self.old.push_back(request.clone());
-        vec![(self.some(), request)]
+        vec![Sent { to: self.some(), badly_to: 0, request }]
     }
 
     /// All replicas, one of them, or any.

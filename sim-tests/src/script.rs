@@ -91,7 +91,20 @@ pub fn print(blocks: &[Block]) -> String {
 ///
 /// In words, when a command is none, or a property does not hold.
 pub fn run(blocks: &[Block]) -> Result<Vec<Block>, String> {
-    let mut script = Script { world: None, saved: BTreeMap::new() };
+    run_with(Script::default(), blocks)
+}
+
+/// As [`run`], with a bug planted in every replica.
+///
+/// # Errors
+///
+/// As [`run`].
+#[cfg(polder_mutations)]
+pub fn run_planted(blocks: &[Block], mutation: polder_consensus::Mutation) -> Result<Vec<Block>, String> {
+    run_with(Script { mutation: Some(mutation), ..Script::default() }, blocks)
+}
+
+fn run_with(mut script: Script, blocks: &[Block]) -> Result<Vec<Block>, String> {
     let mut done = Vec::new();
     for block in blocks {
         let mut output = String::new();
@@ -105,8 +118,11 @@ pub fn run(blocks: &[Block]) -> Result<Vec<Block>, String> {
     Ok(done)
 }
 
+#[derive(Default)]
 struct Script {
     world: Option<World>,
+    #[cfg(polder_mutations)]
+    mutation: Option<polder_consensus::Mutation>,
     /// Copies of the two disks of a replica.
     saved: BTreeMap<ReplicaId, [MemStore; 2]>,
 }
@@ -222,6 +238,10 @@ impl Script {
         };
         let n = options.replicas;
         let mut world = World::manual(options).map_err(|why| why.to_string())?;
+        #[cfg(polder_mutations)]
+        {
+            world.mutation = self.mutation;
+        }
         for id in 0..n {
             world.start(ReplicaId(id as u8)).map_err(|violation| violation.to_string())?;
         }
@@ -274,6 +294,8 @@ pub(crate) fn options() -> Options {
         read_per_mille: 0,
         mischief_gap_ms: 0,
         panic_per_mille: 0,
+        abandon_per_mille: 0,
+        unread_per_mille: 0,
         retry_ms: 1_000_000,
     };
     let constants = Constants {

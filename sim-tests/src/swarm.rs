@@ -95,6 +95,10 @@ pub struct LoadOptions {
     pub mischief_gap_ms: u64,
     /// How many commands make the service panic (R28).
     pub panic_per_mille: u64,
+    /// How many calls are abandoned when they are late.
+    pub abandon_per_mille: u64,
+    /// How often a client stops reading for a while when something comes.
+    pub unread_per_mille: u64,
     /// How long a client waits before it turns to all replicas, in milliseconds; doubles.
     pub retry_ms: u64,
 }
@@ -302,6 +306,8 @@ fn load(random: &mut Random, constants: &Constants) -> LoadOptions {
         mischief_gap_ms: random.weighted(&[(2, 0), (1, 60)], 0),
         panic_per_mille: random.weighted(&[(2, 0), (1, 20)], 0),
         retry_ms: random.range(80, 300),
+        abandon_per_mille: random.weighted(&[(3, 0), (1, 100)], 0),
+        unread_per_mille: random.weighted(&[(3, 0), (1, 20)], 0),
     }
 }
 

@@ -130,7 +130,18 @@ impl<S: Service> Replica<S> {
             config: self.config_digest,
             pending: Digest::ZERO,
         };
+        #[cfg(polder_mutations)]
+        self.image_at_once(&frozen, out);
         self.plan(planner::Input::Digested { frozen, checkpoint }, out);
+    }
+
+    /// Planted: images of a cut that nobody has certified yet.
+    #[cfg(polder_mutations)]
+    fn image_at_once(&mut self, frozen: &Frozen, out: &mut Vec<Action>) {
+        if mutated!(self, ImagesBeforeCertification) && !self.images_in_flight {
+            self.images_in_flight = true;
+            out.push(Action::WriteImages { cut: frozen.seq(), partitions: frozen.partitions().to_vec() });
+        }
     }
 
     pub(super) fn checkpoint_vote(&mut self, signed: Verified<Signed<Checkpoint>>, out: &mut Vec<Action>) {
@@ -165,7 +176,9 @@ impl<S: Service> Replica<S> {
                 }
                 planner::Output::Persist { cut, writes } => {
                     self.state_writes.append(writes);
-                    if let Some(ticket) = self.flush_state(Durability::Synced, out) {
+                    let is_lazy = mutated!(self, EffectsNotDurable);
+                    let durability = if is_lazy { Durability::Lazy } else { Durability::Synced };
+                    if let Some(ticket) = self.flush_state(durability, out) {
                         self.frontiers.insert(ticket, cut);
                     }
                 }
@@ -194,6 +207,7 @@ impl<S: Service> Replica<S> {
                 );
                 self.halt(words, out);
             } else if before.durable {
+                mark!(StatementSaidAgain);
                 let signed = before.signed.clone();
                 self.durable(Then::Checkpoint(signed), out);
             }

@@ -24,6 +24,7 @@ impl<S: Service> Replica<S> {
         self.copies.given(&parsed, share.bytes - left.bytes, left);
         let window = match found {
             Lookup::Answered(replies) | Lookup::Never(replies) => {
+                mark!(AnsweredFromCache);
                 reply(client, replies, out);
                 // A row that waits for it here would be forwarded, and count against leaders, for ever (R6).
                 if self.core.is_waiting(&request.digest()) {

@@ -144,6 +144,7 @@ impl Memory {
             return Ok(());
         }
         if mark.rows > self.rows && mark.start != self.nonce && mark.is_of(key) {
+            mark!(LostMemory);
             let (heard, had) = (mark.rows, self.rows);
             return Err(format!(
                 "{from} has heard from this replica when its log had {heard} rows, and at this start it had {had}"
@@ -155,6 +156,12 @@ impl Memory {
             self.wait_ms = self.wait_ms_max;
         }
         Ok(())
+    }
+
+    /// Planted: nothing is asked for any more.
+    #[cfg(polder_mutations)]
+    pub(super) fn forgive(&mut self) {
+        (self.answers_missing, self.wait_ms) = (0, 0);
     }
 
     /// Remembers how far another replica's log reaches, as that replica says itself on its own channel.

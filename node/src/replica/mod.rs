@@ -14,6 +14,32 @@
 //!   that the log held at the start is durable and counted by the mark.
 //! - A replica that fell behind the truncated log fetches the certified state ([`catch_up`], R14, C12).
 
+/// Whether a planted bug is on. Without `--cfg polder_mutations` nothing of it is left.
+#[cfg(polder_mutations)]
+macro_rules! mutated {
+    ($replica:expr, $name:ident) => {
+        $replica.mutation == Some(polder_consensus::Mutation::$name)
+    };
+}
+#[cfg(not(polder_mutations))]
+macro_rules! mutated {
+    ($replica:expr, $name:ident) => {
+        false
+    };
+}
+
+/// Marks a rare branch, for a test that demands that it is reached. Without `--cfg polder_mutations` nothing of it is left.
+#[cfg(polder_mutations)]
+macro_rules! mark {
+    ($name:ident) => {
+        polder_consensus::mark::hit(polder_consensus::mark::Mark::$name)
+    };
+}
+#[cfg(not(polder_mutations))]
+macro_rules! mark {
+    ($name:ident) => {};
+}
+
 mod catch_up;
 mod copies;
 mod cuts;
@@ -86,6 +112,9 @@ pub struct Replica<S: Service> {
     since_status_ms: u64,
     last_tick_ms: u64,
     halted: Option<Arc<str>>,
+    /// The planted bug, if any: only in the simulator's build for them.
+    #[cfg(polder_mutations)]
+    mutation: Option<polder_consensus::Mutation>,
 }
 
 impl<S: Service> Replica<S> {
@@ -173,6 +202,7 @@ impl<S: Service> Replica<S> {
                 if let Message::Request(request) = message.message()
                     && self.is_settled(request)
                 {
+                    mark!(SettledWhileWaiting);
                     self.queue.push_back(Input::Settled { request: request.digest() });
                     return;
                 }
@@ -197,6 +227,7 @@ impl<S: Service> Replica<S> {
             }
             VerifiedPeer::Memory { nonce, mark } => match self.memory.answered(from, nonce, &mark, &self.key) {
                 Ok(()) => self.begin(out),
+                Err(_) if mutated!(self, WipedVotesAtOnce) => self.forgive(out),
                 Err(what) => self.halt(
                     format!(
                         "this data folder has lost memory (R18): {what}. Restore the newest copy of the folder, or \
@@ -294,6 +325,17 @@ impl<S: Service> Replica<S> {
             self.carry_out(output, out);
         }
     }
+
+    /// Planted: whatever others have heard, it begins.
+    #[cfg(polder_mutations)]
+    fn forgive(&mut self, out: &mut Vec<Action>) {
+        self.memory.forgive();
+        self.begin(out);
+    }
+
+    #[cfg(not(polder_mutations))]
+    #[expect(clippy::unused_self, reason = "the same call in both builds")]
+    fn forgive(&mut self, _out: &mut Vec<Action>) {}
 
     fn flush(&mut self, out: &mut Vec<Action>) {
         if self.log.has_writes() {

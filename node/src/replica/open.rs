@@ -194,6 +194,8 @@ impl<S: Service> Replica<S> {
             since_status_ms: 0,
             last_tick_ms: 0,
             halted: None,
+            #[cfg(polder_mutations)]
+            mutation: config.mutation,
         };
         let mut out = Vec::new();
         replica.carry_out_plan(planned, &mut out);

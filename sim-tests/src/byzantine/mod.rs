@@ -314,7 +314,7 @@ fn kinds() -> [(u64, Make); 26] {
         (250, |random| Box::new(withheld_votes::WithheldVotes::new(random))),
         (250, |random| Box::new(conflicting_votes::ConflictingVotes::new(random))),
         (300, |random| Box::new(hidden_entries::HiddenEntries::new(random))),
-        (250, |_| Box::new(selective_new_view::SelectiveNewView)),
+        (250, |_| Box::<selective_new_view::SelectiveNewView>::default()),
         (200, |_| Box::new(false_status::FalseStatus)),
         (200, |_| Box::new(false_checkpoints::FalseCheckpoints)),
         (250, |_| Box::new(suspicion::Suspicion)),
@@ -336,6 +336,13 @@ fn kinds() -> [(u64, Make); 26] {
         (60, |_| Box::<two_stories::TwoStories>::default()),
         (20, |_| Box::<lost_votes::LostVotes>::default()),
     ]
+}
+
+/// The names of all kinds of lies.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    let mut random = Random::new(0, crate::random::Purpose::Liars);
+    kinds().into_iter().map(|(_, make)| make(&mut random).name()).collect()
 }
 
 /// What a liar says about the order: its marks are of no use to anybody but itself.

@@ -1,17 +1,31 @@
-//! A leader whose NEW-VIEWs enclose different VIEW-CHANGEs for different receivers.
+//! A leader whose NEW-VIEWs enclose different VIEW-CHANGEs for different receivers, or old ones: those of an earlier view in
+//! place of those of this one (R9: only those of the view count).
 
-use polder_consensus::{Message, NewView};
-use polder_node::replica::PeerMessage;
-use polder_types::ReplicaId;
+use std::collections::BTreeMap;
 
-use super::{Actor, Plot, say};
+use polder_consensus::{Message, NewView, ViewChange, ViewChangeBody};
+use polder_node::replica::{Event, PeerMessage};
+use polder_types::{ReplicaId, Signed};
+
+use super::{Actor, Plot, Said, heard, say};
 
 /// See the module.
-pub(super) struct SelectiveNewView;
+#[derive(Default)]
+pub(super) struct SelectiveNewView {
+    /// The first VIEW-CHANGE that it heard of each.
+    old: BTreeMap<ReplicaId, (Signed<ViewChange>, ViewChangeBody)>,
+}
 
 impl Actor for SelectiveNewView {
     fn name(&self) -> &'static str {
         "selective-new-view"
+    }
+
+    fn hears(&mut self, _plot: &mut Plot<'_>, event: &Event) -> (bool, Said) {
+        if let Some((_, Message::ViewChange(signed, body))) = heard(event) {
+            self.old.entry(signed.by).or_insert_with(|| (signed.clone(), body.clone()));
+        }
+        (true, Vec::new())
     }
 
     fn outgoing(&mut self, plot: &mut Plot<'_>, _to: ReplicaId, message: PeerMessage) -> Vec<PeerMessage> {
@@ -23,6 +37,13 @@ impl Actor for SelectiveNewView {
         while enclosed.len() > plot.quorum().quorum() && plot.random.chance(800) {
             let index = plot.random.below(enclosed.len());
             enclosed.remove(index);
+        }
+        if plot.random.chance(300) {
+            for change in &mut enclosed {
+                if let Some(old) = self.old.get(&change.0.by) {
+                    *change = old.clone();
+                }
+            }
         }
         let signed = plot.sign(NewView { body: NewView::body_digest(&enclosed), ..signed.statement });
         vec![say(Message::NewView(signed, enclosed))]

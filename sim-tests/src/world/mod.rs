@@ -427,7 +427,8 @@ impl World {
         let after_us = self.order.range(0, 2_000 * self.options.load.mischief_gap_ms);
         self.schedule(after_us, Happening::Mischief);
         let sessions: Vec<SessionId> = self.clients.iter().filter_map(Client::session).collect();
-        for (receivers, request) in self.troublemaker.make(&sessions, self.checkers.agreement.highest()) {
+        for sent in self.troublemaker.make(&sessions, self.checkers.agreement.highest()) {
+            let request = sent.request.clone();
             self.checkers.validity.signed(request.digest());
             if let Ok(asked) = request.request() {
                 self.trace.line(format_args!(
@@ -437,11 +438,16 @@ impl World {
                     describe(&asked.call)
                 ));
             }
-            for to in self.keyring.quorum().members().filter(|to| is_in(receivers, *to)) {
+            for to in self.keyring.quorum().members().filter(|to| is_in(sent.to, *to)) {
                 let (from, to) = (Party(usize::MAX), Party(to.0.into()));
                 let copy = Copy { at_us: self.now_us, from, to, message: Parcel::Request(request.clone()) };
                 let after_us = self.order.range(100, 5_000);
                 self.schedule(after_us, Happening::Arrive(Box::new(copy)));
+            }
+            if sent.badly_to != 0 {
+                // A node verifies before its replica hears of it (R20): whoever gets it badly signed never does.
+                let is_bad = sent.badly().verify(self.keyring.cluster()).is_err();
+                self.counts.forged += u64::from(is_bad);
             }
         }
     }
