@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::load::CALL_TIMEOUT;
 use crate::world::{Outcome, World};
 
 /// One replica after the other loses its power under load, now and then in the middle of what it writes; what its disks
@@ -37,6 +38,10 @@ pub(crate) fn all_down_and_up(world: &mut World) -> Outcome {
         let mut ids = world.ids();
         ids.iter().for_each(|id| world.crash(*id));
         world.random.shuffle(&mut ids);
+        // Longer than a call may take: then nobody knows what became of it.
+        if world.random.chance(500) {
+            world.run(CALL_TIMEOUT.as_millis() as u64);
+        }
         for id in ids {
             let ms = world.random.range(0, 1_500);
             world.run(ms);
