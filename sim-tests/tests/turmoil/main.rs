@@ -14,10 +14,14 @@ mod strangers;
 mod world;
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use polder_sim_tests::random::{Purpose, Random};
 use polder_types::Digest;
 
+use network::Network;
 use world::{Options, Outcome, World};
 
 /// What goes wrong.
@@ -57,9 +61,43 @@ fn play(name: &str, seed: u64) -> (Outcome, (Digest, u64)) {
     let mut random = Random::new(seed, Purpose::Swarm);
     let options = Options::drawn(&mut random, name == "flood");
     let mut world = World::new(seed, options, std::env::var_os("POLDER_TURMOIL_TRACE").is_some());
+    let _watch = Watch::over(format!("{name}, seed {seed}"), &world.network);
     let outcome = world.run_until_answered(5_000, 1, "at the start");
     let outcome = outcome.and_then(|()| scenario(&mut world)).and_then(|()| judge::judge(&mut world));
+    // What was seen first says most.
+    let outcome = outcome.map_err(|why| match world.book.complaints().first() {
+        Some(first) if *first != why => format!("{first}; and then: {why}"),
+        _ => why,
+    });
     (outcome, world.network.hash())
+}
+
+/// Ends the process, in words, when a run stands still: a task that never waits lets no simulated time pass, and no
+/// bound of a scenario is ever reached. Dropped with the run.
+struct Watch {
+    _over: mpsc::Sender<()>,
+}
+
+impl Watch {
+    /// No simulated millisecond takes a hundredth of it.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn over(run: String, network: &Arc<Network>) -> Self {
+        let (over, ended) = mpsc::channel();
+        let network = Arc::clone(network);
+        std::thread::spawn(move || {
+            let mut before = None;
+            while ended.recv_timeout(Self::PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let now_ms = network.now_ms();
+                if before == Some(now_ms) {
+                    eprintln!("{run}: something spins at {now_ms} ms and lets no time pass");
+                    std::process::abort();
+                }
+                before = Some(now_ms);
+            }
+        });
+        Self { _over: over }
+    }
 }
 
 /// Plays a scenario with all seeds.

@@ -40,11 +40,27 @@ pub(crate) fn damage(world: &mut World) -> Outcome {
     under(world, Faults { damaged: 50, lost: 50, copied: 100, ..Faults::NONE }, 10)
 }
 
-/// The way narrows under connections that have found it wide, to the least that QUIC needs, and widens again.
+/// The way narrows under connections that have found it wide, to the least that QUIC needs, and widens again; meanwhile a
+/// replica comes back that must fetch the state, which is in larger pieces than votes are.
 pub(crate) fn narrow(world: &mut World) -> Outcome {
-    for _ in 0..3 {
-        let bytes_max = world.random.weighted(&[(2, 1_200), (1, 1_280), (1, 1_400), (1, 1_472)], 1_200);
-        under(world, Faults { bytes_max, ..Faults::NONE }, 20)?;
+    for _ in 0..2 {
+        let who = world.somebody();
+        world.crash(who);
+        // More slots than a log reaches back.
+        let goal = world.executed() + 2 * world.cluster.constants.window_slots;
+        world.run_until(20_000, "slots while one replica is down", |world| world.executed() >= goal)?;
+        let bytes_max = world.random.weighted(&[(2, 1_200), (1, 1_280), (1, 1_400)], 1_200);
+        world.network.set_faults(Faults { bytes_max, ..Faults::NONE });
+        world.start(who);
+        let is_back = |world: &World| {
+            let report = world.replicas[usize::from(who.0)].report();
+            report.is_some_and(|report| report.ready().is_ok() && report.status.executed.0 >= goal)
+        };
+        world.run_until(LASTS_MS, "return of a replica on a narrow way", is_back)?;
+        world.run_until_answered(LASTS_MS, 10, "on a narrow way")?;
+        world.network.set_faults(Faults::NONE);
+        let ms = world.random.range(200, 1_000);
+        world.run(ms);
     }
     Ok(())
 }

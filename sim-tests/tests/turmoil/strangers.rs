@@ -49,6 +49,7 @@ pub(crate) fn flood(world: &mut World) -> Outcome {
     if views(world) != before {
         return Err(format!("a view ended by a flood: {}", world.words()));
     }
+    world.ids().into_iter().for_each(|id| world.judge_accusations(id));
     // Whoever takes all of it for good would not count it.
     let counters = ["polder_peer_messages_bad_total", "polder_peer_messages_dropped_total"];
     let ids = world.ids();

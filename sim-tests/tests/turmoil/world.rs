@@ -187,6 +187,11 @@ impl World {
         newest.map_or(ReplicaId(0), |(_, leader)| leader)
     }
 
+    /// The last slot that anybody executed.
+    pub(crate) fn executed(&self) -> u64 {
+        self.reports().iter().map(|report| report.status.executed.0).max().unwrap_or(0)
+    }
+
     /// The leader, or now and then another.
     pub(crate) fn somebody(&mut self) -> ReplicaId {
         let ids = self.ids();
