@@ -329,14 +329,22 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::files::{Readers, write_durably};
 
     type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-    fn in_a_file(text: &str) -> Result<(tempfile::TempDir, PathBuf), std::io::Error> {
+    fn in_a_file(text: &str) -> Result<(tempfile::TempDir, PathBuf), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("node.toml");
-        fs::write(&path, text)?;
+        write_durably(&path, text.as_bytes(), Readers::All)?;
         Ok((folder, path))
+    }
+
+    /// The text of an example, and a file with it that only its owner may change, as the checkout's may not be.
+    fn example(name: &str) -> Result<(String, tempfile::TempDir, PathBuf), Box<dyn std::error::Error>> {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(name))?;
+        let (folder, path) = in_a_file(&text)?;
+        Ok((text, folder, path))
     }
 
     fn no_environment() -> Env {
@@ -394,9 +402,8 @@ mod tests {
     /// The example is what an operator copies: every key in it, each with a comment above, and it loads.
     #[test]
     fn the_example_file_has_every_key_with_a_comment() -> Outcome {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/node.toml");
+        let (text, _folder, path) = example("node.toml")?;
         read(&path, no_environment())?;
-        let text = fs::read_to_string(&path)?;
         for key in NodeFile::KEYS {
             let lines: Vec<&str> = text.lines().collect();
             let at = lines.iter().position(|line| line.starts_with(&format!("{key} = ")));
@@ -411,10 +418,9 @@ mod tests {
 
     #[test]
     fn the_example_cluster_file_is_a_cluster_and_shows_every_constant_at_its_default() -> Outcome {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/cluster.toml");
+        let (text, _folder, path) = example("cluster.toml")?;
         let cluster = read_cluster(&path)?;
         assert_eq!(cluster.constants, polder_types::Constants::default());
-        let text = fs::read_to_string(&path)?;
         for key in toml::Table::try_from(polder_types::Constants::default())?.keys() {
             assert!(
                 text.lines().any(|line| line.starts_with(&format!("{key} = "))),

@@ -1,6 +1,6 @@
 //! Small files that must be right: written whole and durably or not at all, read with their permissions checked.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,13 @@ use polder_types::{ClusterFile, GenesisError, SigningKey};
 
 /// The most bytes of any file that is read here.
 const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Permission bits: anything at all for others than the owner, and what lets others write.
+const BY_OTHERS: u32 = 0o077;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+const WRITABLE_BY_ALL: u32 = 0o002;
+/// In such a folder only who owns a file may rename or delete it.
+const STICKY: u32 = 0o1000;
 
 /// A file that cannot be used, in words that say what to do.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +32,19 @@ pub enum FileError {
     Exposed {
         /// The file.
         path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Others than its owner may change it.
+    #[error(
+        "{path}: others than its owner may change this {what} (mode {mode:04o}), and so decide what this program does; \
+         run: chmod go-w {path}"
+    )]
+    Writable {
+        /// The file or the folder.
+        path: PathBuf,
+        /// Which of them it is.
+        what: &'static str,
         /// Its permission bits.
         mode: u32,
     },
@@ -80,21 +100,75 @@ pub fn write_durably(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), 
     write().map_err(|error| FileError::Io { path: path.to_owned(), error })
 }
 
-/// Reads a text file of at most 16 MiB.
+/// Makes a folder, and those above it, if it is not there: what is made, others may not write, and not read if it is for
+/// its owner alone.
 ///
 /// # Errors
 ///
-/// When it cannot be read, is larger, or is no UTF-8.
+/// When the file system refuses.
+pub fn make_folder(path: &Path, readers: Readers) -> Result<(), FileError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt as _;
+        builder.mode(if readers == Readers::Owner { 0o700 } else { 0o755 });
+    }
+    builder.create(path).map_err(|error| FileError::Io { path: path.to_owned(), error })
+}
+
+/// Checks that not everybody may put files into a folder, or take them away: it is not writable by all, or files in it
+/// are their owners' alone, as in `/tmp`.
+///
+/// # Errors
+///
+/// [`FileError::Writable`], and when there is no such folder.
+pub fn check_folder(path: &Path) -> Result<(), FileError> {
+    let metadata = fs::metadata(path).map_err(|error| FileError::Io { path: path.to_owned(), error })?;
+    let mode = mode(&metadata);
+    let is_open = mode & WRITABLE_BY_ALL != 0 && mode & STICKY == 0;
+    if is_open { Err(FileError::Writable { path: path.to_owned(), what: "folder", mode }) } else { Ok(()) }
+}
+
+/// Reads a text file of at most 16 MiB, which nobody but its owner may change.
+///
+/// # Errors
+///
+/// When others may change it, it cannot be read, is larger, or is no UTF-8.
 pub fn read_text(path: &Path) -> Result<String, FileError> {
-    let read = || -> io::Result<String> {
-        let mut text = String::new();
-        File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than 16 MiB"));
-        }
-        Ok(text)
-    };
-    read().map_err(|error| FileError::Io { path: path.to_owned(), error })
+    read_guarded(path, |mode| {
+        let path = path.to_owned();
+        if mode & WRITABLE_BY_OTHERS == 0 { Ok(()) } else { Err(FileError::Writable { path, what: "file", mode }) }
+    })
+}
+
+/// Reads a text file if the permission bits of what was opened are well.
+fn read_guarded(path: &Path, check: impl FnOnce(u32) -> Result<(), FileError>) -> Result<String, FileError> {
+    let failed = |error| FileError::Io { path: path.to_owned(), error };
+    // To open a pipe would wait for its other end.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(FileError::Content { path: path.to_owned(), why: "this is no file".to_owned() });
+    }
+    let file = File::open(path).map_err(failed)?;
+    check(mode(&file.metadata().map_err(failed)?))?;
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "more than 16 MiB")));
+    }
+    Ok(text)
+}
+
+#[cfg(unix)]
+fn mode(metadata: &Metadata) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    metadata.permissions().mode() & 0o7777
+}
+
+/// Where there are no such bits, nothing can be said.
+#[cfg(not(unix))]
+fn mode(_: &Metadata) -> u32 {
+    0
 }
 
 /// Reads a signing key: 64 hexadecimal digits in a file that nobody but its owner may read.
@@ -103,16 +177,10 @@ pub fn read_text(path: &Path) -> Result<String, FileError> {
 ///
 /// When others may read it, or it holds no key.
 pub fn read_key(path: &Path) -> Result<SigningKey, FileError> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let metadata = fs::metadata(path).map_err(|error| FileError::Io { path: path.to_owned(), error })?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(FileError::Exposed { path: path.to_owned(), mode });
-        }
-    }
-    SigningKey::from_hex(&read_text(path)?).ok_or_else(|| FileError::Content {
+    let text = read_guarded(path, |mode| {
+        if mode & BY_OTHERS == 0 { Ok(()) } else { Err(FileError::Exposed { path: path.to_owned(), mode }) }
+    })?;
+    SigningKey::from_hex(&text).ok_or_else(|| FileError::Content {
         path: path.to_owned(),
         why: "a key file holds 64 hexadecimal digits and nothing else".to_owned(),
     })
@@ -157,6 +225,41 @@ mod tests {
         let error = read_key(&path).map(|_| ()).map_err(|error| error.to_string());
         assert!(error.is_err_and(|error| error.contains("chmod 600") && error.contains("0640")));
         Ok(())
+    }
+
+    #[test]
+    fn what_others_may_change_is_refused_in_words() -> Result<(), Box<dyn std::error::Error>> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("node.toml");
+        write_durably(&path, b"replica = 0", Readers::All)?;
+        for mode in [0o664, 0o646, 0o602] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+            let error = read_text(&path).map_err(|error| error.to_string());
+            assert!(error.is_err_and(|error| error.contains("chmod go-w") && error.contains("node.toml")), "{mode:o}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+        assert_eq!(read_text(&path)?, "replica = 0");
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_that_all_may_write_is_refused_but_for_one_like_tmp() -> Result<(), Box<dyn std::error::Error>> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("data");
+        make_folder(&path, Readers::Owner)?;
+        for (mode, is_well) in [(0o700, true), (0o775, true), (0o1777, true), (0o777, false), (0o703, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+            assert_eq!(check_folder(&path).is_ok(), is_well, "{mode:o}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let error = read_text(&std::env::temp_dir()).map_err(|error| error.to_string());
+        assert!(error.is_err_and(|error| error.ends_with("this is no file")));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use polder_checkpoint::{Family, Store, StoreError};
 use polder_types::{ClusterId, PublicKey, ReplicaId};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{FileError, Readers, read_text, write_durably};
+use crate::files::{FileError, Readers, check_folder, make_folder, read_text, write_durably};
 use crate::replica::Start;
 
 /// What is left to do when a replica's memory is gone: nothing replaces a member yet.
@@ -97,8 +97,17 @@ pub enum IdentityError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The log cannot be read.
-    #[error("the ordering log cannot be read: {0}")]
-    Store(#[from] StoreError),
+    #[error(
+        "the ordering log cannot be read: {0}. A replica that does not know what it signed must not vote: put back the \
+         whole data folder as this replica left it last, never an older copy. Until then the others go on without it"
+    )]
+    Store(StoreError),
+}
+
+impl From<StoreError> for IdentityError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// The identity file of a data folder, read and found to be this replica's.
@@ -128,7 +137,7 @@ impl IdentityFile {
             let why = "this data folder has an identity already; it is armed once in its life".to_owned();
             return Err(FileError::Content { path, why });
         }
-        std::fs::create_dir_all(data).map_err(|error| FileError::Io { path: data.to_owned(), error })?;
+        make_folder(data, Readers::Owner)?;
         Identity { cluster: hex(cluster), replica: replica.0, signing, armed: true }.write(&path)
     }
 
@@ -148,6 +157,7 @@ impl IdentityFile {
         if !path.exists() {
             return Err(IdentityError::Missing { path });
         }
+        check_folder(data)?;
         let identity: Identity = toml::from_str(&read_text(&path)?)
             .map_err(|error| FileError::Content { path: path.clone(), why: error.to_string().trim_end().to_owned() })?;
         let cluster = hex(cluster);
@@ -164,7 +174,11 @@ impl IdentityFile {
     }
 
     fn cluster_changed(&self) -> IdentityError {
-        let (path, found, expected) = (self.path.clone(), short(&self.identity.cluster), short(&self.cluster));
+        let whole = [self.identity.cluster.as_str(), self.cluster.as_str()];
+        let begins = whole.map(short);
+        // A damaged file may differ further behind.
+        let [found, expected] = if begins[0] == begins[1] { whole } else { begins };
+        let path = self.path.clone();
         IdentityError::ClusterChanged { path, found: found.to_owned(), expected: expected.to_owned() }
     }
 

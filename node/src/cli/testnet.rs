@@ -12,7 +12,7 @@ use polder_types::{
     Role, SigningKey,
 };
 
-use crate::files::{Readers, write_durably, write_key};
+use crate::files::{Readers, make_folder, write_durably, write_key};
 use crate::identity::IdentityFile;
 
 /// Makes keys and configuration files for a cluster on this machine
@@ -90,7 +90,7 @@ impl Testnet {
         let client = super::random_key()?;
         let cluster = cluster_file(fault_model, &keys, &ports, quorum, self.clients(&client))?;
         cluster.genesis().check()?;
-        fs::create_dir_all(&self.dir).with_context(|| format!("{} cannot be made", self.dir.display()))?;
+        make_folder(&self.dir, Readers::All)?;
         write_durably(&self.dir.join("cluster.toml"), cluster_text(&cluster)?.as_bytes(), Readers::All)?;
         write_key(&self.dir.join("client.key"), &client)?;
         for (replica, (keys, ports)) in (0u8..).zip(keys.iter().zip(&ports)) {
@@ -204,7 +204,7 @@ fn write_node(
     (udp, tcp): Ports,
     cluster: &ClusterFile,
 ) -> anyhow::Result<()> {
-    fs::create_dir_all(folder)?;
+    make_folder(folder, Readers::Owner)?;
     write_key(&folder.join("identity.key"), &keys.identity)?;
     write_key(&folder.join("signing.key"), &keys.signing)?;
     let text = format!(

@@ -118,6 +118,7 @@ impl ClusterArgs {
 #[cfg(test)]
 mod tests {
     use polder_client::{CallError, Unknown};
+    use polder_node::files::{Readers, write_durably};
 
     use super::*;
 
@@ -139,7 +140,7 @@ mod tests {
     fn a_file_of_another_kind_is_named_before_the_key_that_is_not_beside_it() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("node.toml");
-        std::fs::write(&path, "replica = 0\n")?;
+        write_durably(&path, b"replica = 0\n", Readers::All)?;
         let words = ClusterArgs::of(path).builder().map(drop).map_err(|error| format!("{error:#}"));
         assert!(words.is_err_and(|words| words.contains("no cluster file") && !words.contains("client.key")));
         Ok(())
