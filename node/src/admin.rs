@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::Node;
+use crate::admin_seats::Seats;
 use crate::evidence;
 use crate::metrics::Metrics;
 use crate::report::{Check, Report};
@@ -56,7 +57,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) -> io::Result<()>
         .route("/readyz", get(ready))
         .route("/status", get(status))
         .with_state(admin);
-    axum::serve(listener, router).await
+    axum::serve(Seats::of(listener), router).await
 }
 
 impl Admin {

@@ -27,6 +27,8 @@ mod weight;
 #[cfg(feature = "bin")]
 mod admin;
 #[cfg(feature = "bin")]
+mod admin_seats;
+#[cfg(feature = "bin")]
 pub mod cli;
 
 pub use metrics::Metrics;

@@ -21,6 +21,7 @@
 mod cluster;
 mod inspect;
 mod keygen;
+mod log_writer;
 mod node;
 mod output;
 mod status;
@@ -251,6 +252,7 @@ fn random_key() -> anyhow::Result<polder_types::SigningKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::{Readers, write_durably};
 
     #[test]
     fn the_help_speaks_of_the_program_by_its_own_name() {
@@ -285,7 +287,7 @@ mod tests {
     fn a_file_of_another_kind_is_said_to_be_no_cluster_file() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("node.toml");
-        std::fs::write(&path, "replica = 0\ncluster_file = \"../cluster.toml\"\n")?;
+        write_durably(&path, b"replica = 0\ncluster_file = \"../cluster.toml\"\n", Readers::All)?;
         let words = cluster_file(&path).map(drop).map_err(|error| format!("{error:#}"));
         assert!(words.is_err_and(|words| words.contains("node.toml is no cluster file")));
         let words = cluster_file(&folder.path().join("absent")).map(drop).map_err(|error| format!("{error:#}"));

@@ -13,6 +13,7 @@ use polder_types::Timestamp;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+use super::log_writer::LogWriter;
 use crate::admin::{self, Admin};
 use crate::config::{DurabilityMode, LoadedConfig, LogFormat, load, misspelt_variables};
 use crate::evidence;
@@ -43,9 +44,19 @@ pub(super) struct NodeVerb {
 impl NodeVerb {
     pub(super) async fn run<S: Service + Default>(self) -> anyhow::Result<ExitCode> {
         // Before anything that takes time: who asks meanwhile is heard.
-        let mut ending = super::Ending::install(self.end_with_stdin)?;
+        let ending = super::Ending::install(self.end_with_stdin)?;
         let config = Arc::new(load(&self.config)?);
-        start_log(&config.log, self.log_format.unwrap_or(config.log_format))?;
+        let log = start_log(&config.log, self.log_format.unwrap_or(config.log_format))?;
+        let outcome = self.serve::<S>(config, ending).await;
+        log.flush();
+        outcome
+    }
+
+    async fn serve<S: Service + Default>(
+        self,
+        config: Arc<LoadedConfig>,
+        mut ending: super::Ending,
+    ) -> anyhow::Result<ExitCode> {
         let identity =
             IdentityFile::open(&config.data_dir, config.genesis.cluster(), config.me, config.signing.public())?;
         identity.check_folders()?;
@@ -139,11 +150,12 @@ fn start<S: Service + Default>(
     Ok(node)
 }
 
-fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<LogWriter> {
     let filter =
         EnvFilter::try_new(filter).context("the key `log` is no filter such as `info` or `polder_node=debug`")?;
+    let writer = LogWriter::start(std::io::stderr(), format).context("no thread can be started")?;
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone());
     // When nobody reads standard error any more, saying so there would panic.
     let log = log.log_internal_errors(false);
     let started = match format {
@@ -151,7 +163,8 @@ fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
         // Fields of events beside the time and the level: nobody here opens spans.
         LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
     };
-    started.map_err(|error| anyhow::anyhow!("{error}"))
+    started.map_err(|error| anyhow::anyhow!("{error}"))?;
+    Ok(writer)
 }
 
 /// What an operator must not overlook.
