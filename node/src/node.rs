@@ -85,19 +85,19 @@ impl fmt::Debug for Stores {
 pub enum NodeError {
     /// The genesis configuration cannot be.
     #[error("the cluster's configuration cannot be: {0}")]
-    Genesis(#[from] GenesisError),
+    Genesis(GenesisError),
     /// The replica cannot be opened from its data.
-    #[error("{0}")]
+    #[error(transparent)]
     Open(#[from] OpenError),
     /// The transport cannot be set up.
-    #[error("{0}")]
+    #[error(transparent)]
     Transport(#[from] SetupError),
     /// The identity file cannot be written.
-    #[error("{0}")]
+    #[error(transparent)]
     File(#[from] FileError),
     /// A store failed. Nothing is retried over it (R19): start the node again once the disk is well.
     #[error("{0}; the node stops here and does not write over it: check the disk, then start the node again")]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// The replica stopped for good.
     #[error("this replica stops for good: {0}")]
     Halted(Arc<str>),
@@ -107,6 +107,19 @@ pub enum NodeError {
     /// A bug: report it.
     #[error("a bug in polder: {0}")]
     Bug(&'static str),
+}
+
+// By hand: their words are in these words, and whoever prints all causes of an error would print them twice.
+impl From<GenesisError> for NodeError {
+    fn from(error: GenesisError) -> Self {
+        Self::Genesis(error)
+    }
+}
+
+impl From<StoreError> for NodeError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// A running node. It shuts down when the last handle is dropped or [`Node::stop`] is called.

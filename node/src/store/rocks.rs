@@ -72,7 +72,8 @@ impl RocksStore {
             fs::create_dir_all(path)
                 .map_err(|error| StoreError::Failed(format!("{} cannot be made: {error}", path.display())))?;
         } else if !path.join("CURRENT").exists() {
-            return Err(StoreError::Failed(format!("there is no store in {}", path.display())));
+            let what = format!("there is no store in {}, or its file CURRENT was taken away", path.display());
+            return Err(StoreError::Damaged(what));
         }
         let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(name(family), family_options(&options)));
         let db =
@@ -168,7 +169,13 @@ impl Inner {
         match self.db.property_int_value(properties::BACKGROUND_ERRORS) {
             Ok(Some(0) | None) => Ok(()),
             Ok(Some(errors)) => {
-                let what = format!("{errors} background jobs failed in {}; see LOG there", self.path.display());
+                // Why, is said by whatever is written after it: so nothing is, and without waiting.
+                let mut options = WriteOptions::default();
+                options.disable_wal(true);
+                options.set_no_slowdown(true);
+                let why = self.db.write_opt(WriteBatch::default(), &options).err();
+                let why = why.map_or_else(|| "see LOG there".to_owned(), |error| error.to_string());
+                let what = format!("{errors} background jobs failed in {}: {why}", self.path.display());
                 Err(self.failed.get_or_init(|| StoreError::Failed(what)).clone())
             }
             Err(error) => Err(self.fail(&error)),
