@@ -340,10 +340,10 @@ fn unfinished(sources: &[Source]) -> Vec<String> {
     broken
 }
 
-/// Tests that wait by the clock. Those with real processes poll them, in one file.
+/// Tests that wait by the clock.
 fn sleeping(sources: &[Source]) -> Vec<String> {
     let mut broken = Vec::new();
-    for source in sources.iter().filter(|source| source.is_rust() && !source.path.ends_with("/processes.rs")) {
+    for source in sources.iter().filter(|source| source.is_rust()) {
         broken.extend(named(source, &["sleep"], source.lines_before_tests()));
     }
     broken

@@ -1,169 +1,17 @@
-//! Real processes on the loopback interface: four replicas killed with -9 under load and restarted, and an import
-//! compared with its export, byte for byte. Needs the binary: `./run test` builds it and sets `POLDER_BIN`.
-#![allow(clippy::panic, missing_docs)]
+//! What the shell sees: imports compared with their exports, byte for byte, exit statuses, and how processes end.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::net::{TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const REPLICAS: usize = 4;
-/// Nothing here takes a fraction of it; a test that hangs ends.
-const PATIENCE: Duration = Duration::from_secs(180);
-
-/// One cluster at a time: they share the processors with each other.
-static TURN: Mutex<()> = Mutex::new(());
-static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
-
-fn binary() -> PathBuf {
-    let path = std::env::var_os("POLDER_BIN").unwrap_or_else(|| {
-        panic!("POLDER_BIN is not set: these tests run the real binary, which ./run test builds and names");
-    });
-    PathBuf::from(path)
-}
-
-/// The first of sixteen ports that nobody listens on.
-fn free_ports() -> u16 {
-    let first = 20_000 + (std::process::id() % 1_000) as u16 * 16;
-    loop {
-        let base = first.wrapping_add(NEXT_PORT.fetch_add(16, Ordering::Relaxed)).clamp(20_000, 60_000);
-        let free =
-            |port: u16| UdpSocket::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if (base..base + 16).all(free) {
-            return base;
-        }
-    }
-}
-
-struct Cluster {
-    folder: PathBuf,
-    nodes: Vec<Option<Child>>,
-    _turn: MutexGuard<'static, ()>,
-}
-
-impl Cluster {
-    fn start(name: &str) -> Self {
-        let mut cluster = Self::prepare(name, &[]);
-        (0..REPLICAS).for_each(|replica| cluster.restart(replica));
-        cluster.wait("a leader", |status| leader(status).is_some());
-        cluster
-    }
-
-    /// The files of a cluster, of which no replica runs yet.
-    fn prepare(name: &str, testnet: &[&str]) -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = std::env::temp_dir().join(format!("polder-{name}-{}", std::process::id()));
-        let _absent = fs::remove_dir_all(&folder);
-        let port = free_ports().to_string();
-        let folder_argument = folder.to_str().expect("a printable temporary folder");
-        succeed(
-            Command::new(binary())
-                .args(["testnet", "--replicas", "4", "--fault-model", "byzantine"])
-                .args(["--dir", folder_argument, "--base-port", &port])
-                .args(testnet),
-        );
-        Self { folder, nodes: (0..REPLICAS).map(|_| None).collect(), _turn: turn }
-    }
-
-    fn restart(&mut self, replica: usize) {
-        let node = self.folder.join(format!("node-{replica}"));
-        let log = File::options().create(true).append(true).open(node.join("output")).expect("a log file");
-        let child = Command::new(binary())
-            .args(["node", "--config"])
-            .arg(node.join("node.toml"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn();
-        self.nodes[replica] = Some(child.expect("the binary starts"));
-    }
-
-    /// SIGKILL.
-    fn kill(&mut self, replica: usize) {
-        let mut child = self.nodes[replica].take().expect("a running replica");
-        child.kill().expect("it can be killed");
-        child.wait().expect("it can be waited for");
-    }
-
-    fn command(&self, verb: &str) -> Command {
-        let mut command = Command::new(binary());
-        command.arg(verb).arg("--cluster").arg(self.folder.join("cluster.toml"));
-        command
-    }
-
-    fn status(&self) -> Vec<Value> {
-        // With too few replicas the verb may say so by its exit status; what it prints is the same.
-        let output = self.command("status").arg("--json").output().expect("the binary starts");
-        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        status["replicas"].as_array().cloned().unwrap_or_default()
-    }
-
-    fn wait(&self, what: &str, holds: impl Fn(&[Value]) -> bool) {
-        let start = Instant::now();
-        loop {
-            let status = self.status();
-            if holds(&status) {
-                return;
-            }
-            assert!(start.elapsed() < PATIENCE, "no {what}: {status:?}");
-        }
-    }
-
-    fn leader(&self) -> usize {
-        self.wait("leader", |status| leader(status).is_some());
-        leader(&self.status()).unwrap_or(0)
-    }
-
-    fn executed(&self) -> u64 {
-        self.status().iter().filter_map(|replica| replica["executed"].as_u64()).max().unwrap_or(0)
-    }
-
-    /// Until the cluster has executed some slots more: the load goes on.
-    fn wait_for_progress(&self) {
-        let before = self.executed();
-        self.wait("progress", |status| {
-            status.iter().filter_map(|replica| replica["executed"].as_u64()).any(|executed| executed > before + 20)
-        });
-    }
-
-    /// Until a replica that was restarted has executed what the others had then.
-    fn wait_for_replica(&self, replica: usize) {
-        let goal = self.executed();
-        self.wait("replica that caught up", |status| {
-            status.iter().any(|row| row["id"] == replica && row["executed"].as_u64().is_some_and(|seq| seq >= goal))
-        });
-    }
-
-    fn export(&self, arguments: &[&str]) -> Vec<u8> {
-        succeed(self.command("export").args(arguments)).stdout
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for child in self.nodes.iter_mut().flatten() {
-            let _ended = child.kill();
-            let _status = child.wait();
-        }
-        if std::thread::panicking() {
-            for replica in 0..REPLICAS {
-                let path = self.folder.join(format!("node-{replica}/output"));
-                let text = fs::read_to_string(path).unwrap_or_default();
-                let lines: Vec<&str> = text.lines().collect();
-                eprintln!("--- node {replica}\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
-            }
-        }
-        let _absent = fs::remove_dir_all(&self.folder);
-    }
-}
+use crate::cluster::{Cluster, REPLICAS, binary, leader, send_signal, succeed, wait_until};
 
 /// `cluster`: one process, whose children the replicas are.
 struct Parent {
@@ -213,31 +61,6 @@ fn runs(pid: u32) -> bool {
     field(pid, "State:").is_some_and(|state| state != "Z")
 }
 
-fn terminate(pid: u32) {
-    succeed(Command::new("kill").args(["-TERM", &pid.to_string()]));
-}
-
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "no {what}");
-        std::thread::yield_now();
-    }
-}
-
-fn leader(status: &[Value]) -> Option<usize> {
-    let row = status.iter().find(|row| row["role"] == "leader" && row["reachable"] == true)?;
-    usize::try_from(row["id"].as_u64()?).ok()
-}
-
-#[track_caller]
-fn succeed(command: &mut Command) -> Output {
-    let output = command.output().expect("the binary starts");
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}: {words}", output.status);
-    output
-}
-
 /// Record `number` of a load: keys come back now and then with another value, and are not sorted.
 fn record(number: u64) -> (String, String) {
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -252,7 +75,7 @@ fn expected(count: u64) -> Vec<u8> {
 }
 
 /// Feeds an import from standard input until it is told to stop; returns how many records it wrote.
-fn feed(mut input: ChildStdin, stop: std::sync::Arc<std::sync::atomic::AtomicBool>) -> JoinHandle<io::Result<u64>> {
+fn feed(mut input: ChildStdin, stop: Arc<AtomicBool>) -> JoinHandle<io::Result<u64>> {
     std::thread::spawn(move || {
         let mut count = 0;
         while !stop.load(Ordering::Relaxed) {
@@ -278,8 +101,8 @@ fn import_through(name: &str, trouble: impl FnOnce(&mut Cluster)) {
         .stderr(Stdio::inherit())
         .spawn()
         .expect("the binary starts");
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let feeder = feed(import.stdin.take().expect("a pipe"), std::sync::Arc::clone(&stop));
+    let stop = Arc::new(AtomicBool::new(false));
+    let feeder = feed(import.stdin.take().expect("a pipe"), Arc::clone(&stop));
     cluster.wait_for_progress();
     trouble(&mut cluster);
     stop.store(true, Ordering::Relaxed);
@@ -422,7 +245,7 @@ fn replicas_end_with_their_parent_however_it_ends() {
         if is_killed {
             parent.process.kill().expect("it can be killed");
         } else {
-            terminate(parent.process.id());
+            send_signal(parent.process.id(), "TERM");
         }
         let status = parent.process.wait().expect("it can be waited for");
         assert_eq!(status.code(), if is_killed { None } else { Some(0) });
@@ -434,17 +257,14 @@ fn replicas_end_with_their_parent_however_it_ends() {
 fn a_replica_that_is_asked_to_end_while_it_starts_ends_well() {
     let mut cluster = Cluster::prepare("asked", &[]);
     cluster.restart(0);
-    let output = cluster.folder.join("node-0/output");
-    wait_until("start", || fs::read_to_string(&output).is_ok_and(|text| text.contains("recovering")));
-    let mut node = cluster.nodes[0].take().expect("a running replica");
-    terminate(node.id());
-    assert_eq!(node.wait().expect("it can be waited for").code(), Some(0));
+    wait_until("start", || cluster.output(0).contains("recovering"));
+    cluster.stop(0);
 }
 
 #[test]
 fn who_may_write_is_edited_before_the_first_start_and_fixed_after_it() {
     let mut cluster = Cluster::prepare("edited", &[]);
-    let file = cluster.folder.join("cluster.toml");
+    let file = cluster.file();
     let open = fs::read_to_string(&file).expect("a cluster file");
     let alice = cluster.folder.join("alice.key");
     let key = succeed(Command::new(binary()).args(["keygen", "--out"]).arg(&alice)).stdout;
