@@ -311,6 +311,8 @@ async fn a_failed_write_ends_the_node(threads: Threads) {
     client.send(0, &ClientFrame::Request(client.sign(Call::Open { nonce: [7; 16], cut: Seq::ZERO })));
     let ended = tokio::time::timeout(PATIENCE, net.nodes[3].ended()).await.unwrap();
     assert!(matches!(ended, Err(NodeError::Store(_))), "{ended:?}");
+    // The process may end now: no thread is inside a store any more.
+    assert_eq!([Arc::strong_count(&net.logs[3]), Arc::strong_count(&net.states[3])], [1, 1]);
     for replica in 0..3 {
         assert!(matches!(client.reply(replica).await.answer, Answer::Opened(_)));
     }

@@ -57,6 +57,9 @@ const FRAMES_PER_TURN_MAX: usize = 512;
 /// How long a node that shuts down waits for what it has taken.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
+/// How long a node that has failed waits for its threads.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+
 /// After how long a client that was told `Busy` should try again.
 const RETRY_AFTER_MS: u32 = 20;
 
@@ -281,6 +284,24 @@ impl Threading {
 impl<S: Service> EventLoop<S> {
     /// Runs until told to stop, or until something ends the node.
     async fn run(mut self) -> Result<(), NodeError> {
+        let outcome = self.turns().await;
+        let Err(error) = outcome else {
+            self.publish();
+            self.clients.flush();
+            return self.close("the node is shutting down").await;
+        };
+        tracing::error!(%error, "the node ends");
+        // RocksDB does not bear that the process ends while a thread is inside it. One that waits for a disk for ever is
+        // not waited for.
+        let closing = self.close("the node has failed");
+        if tokio::time::timeout(CLOSE_MAX, closing).await.is_err() {
+            tracing::warn!("a thread still waits for its disk");
+        }
+        Err(error)
+    }
+
+    /// Takes turns until all is done that was taken before the node was told to stop.
+    async fn turns(&mut self) -> Result<(), NodeError> {
         self.carry_out()?;
         loop {
             self.wait().await?;
@@ -290,7 +311,7 @@ impl<S: Service> EventLoop<S> {
             self.carry_out()?;
             self.metrics.turn_seconds.observe(started.elapsed().as_secs_f64());
             if self.is_drained() {
-                return self.close().await;
+                return Ok(());
             }
         }
     }
@@ -528,10 +549,8 @@ impl<S: Service> EventLoop<S> {
     }
 
     /// The end: what was asked of the disks is written, the peers are told.
-    async fn close(mut self) -> Result<(), NodeError> {
-        self.publish();
-        self.clients.flush();
-        self.endpoint.close("the node is shutting down").await;
+    async fn close(self, reason: &str) -> Result<(), NodeError> {
+        self.endpoint.close(reason).await;
         let Self { log, state, slow, pool, threads, done, checked, .. } = self;
         // The threads end when nobody can ask them for anything, or listens to them, any more.
         drop((log, state, slow, pool, done, checked));

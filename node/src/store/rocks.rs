@@ -171,7 +171,6 @@ impl Inner {
             Ok(Some(errors)) => {
                 // Why, is said by whatever is written after it: so nothing is, and without waiting.
                 let mut options = WriteOptions::default();
-                options.disable_wal(true);
                 options.set_no_slowdown(true);
                 let why = self.db.write_opt(WriteBatch::default(), &options).err();
                 let why = why.map_or_else(|| "see LOG there".to_owned(), |error| error.to_string());
