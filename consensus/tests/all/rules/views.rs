@@ -3,7 +3,7 @@
 use polder_consensus::{
     Evidence, Fetch, Input, Message, Output, Phase, Record, RecoveredLog, SessionWindow, Ticket, Why,
 };
-use polder_types::{Batch, Epoch, Position, Seq, SessionId, View};
+use polder_types::{Batch, Epoch, Position, ReplicaId, Seq, SessionId, View};
 
 use super::{WINDOW, decide, empty_status, forged_batch, is_suspect};
 use crate::solo::{Solo, batch, voted};
@@ -360,4 +360,54 @@ fn r10_a_forced_slot_is_voted_whatever_its_batch_says() {
     solo.give(1, Message::Body(bytes));
     assert!(solo.has_sent(voted(Phase::Prepare, 1)));
     assert!(!solo.suspects());
+}
+
+/// A cut truncates all that was recorded before it, the own VIEW-CHANGE too: its record carries that forward.
+#[test]
+fn r8_the_proof_that_the_last_view_ended_outlives_a_cut_and_a_restart() {
+    let mut solo = Solo::new(4, 1, 2);
+    solo.leave(0);
+    let cut = solo.stable(8, &[]);
+    solo.step(Input::Stable(cut));
+    let at = solo.log.iter().position(|record| matches!(record, Record::Stable { .. })).unwrap();
+    let records = solo.log[at..].to_vec();
+    let mut again = Solo::with(4, 1, 2, constants(), Some(RecoveredLog { records, base: None }));
+    assert_eq!(again.core.status().view, View(1));
+    again.wait(100);
+    again.give(3, empty_status());
+    assert!(again.has_sent(|message| matches!(message, Message::Suspects(proof) if proof.statement.view == View(0))));
+    let is_own = |message: &Message| matches!(message, Message::ViewChange(signed, _) if signed.by == ReplicaId(2));
+    again.give(1, status_of(View(1)));
+    assert!(again.has_sent(is_own), "re-sent for ever, to the leader that awaits it");
+}
+
+#[test]
+fn r9_after_a_restart_the_entry_of_a_slot_is_that_of_the_highest_view() {
+    let mut solo = Solo::new(4, 1, 2);
+    let bytes = batch(1);
+    solo.give(0, solo.propose(0, 1, &bytes));
+    for by in [0, 1, 3] {
+        solo.give(by, solo.vote(by, Phase::Prepare, 0, 1, &bytes));
+    }
+    solo.leave(0);
+    let enclosed = [0, 1, 3].map(|by| solo.change(by, 1, None, vec![solo.entry(0, 1, &bytes)]));
+    solo.give(1, solo.new_view(1, enclosed.to_vec()));
+    for by in [0, 1, 3] {
+        solo.give(by, solo.vote(by, Phase::Prepare, 1, 1, &bytes));
+    }
+    let log = RecoveredLog { records: solo.log.clone(), base: None };
+    let mut again = Solo::with(4, 1, 2, constants(), Some(log));
+    again.leave(1);
+    let listed = again.sent.iter().find_map(|message| match message {
+        Message::ViewChange(signed, body) if signed.statement.view == View(2) => Some(body.entries.clone()),
+        _ => None,
+    });
+    assert_eq!(listed.unwrap().iter().map(|entry| entry.view).collect::<Vec<_>>(), [View(1)]);
+}
+
+fn status_of(view: View) -> Message {
+    match empty_status() {
+        Message::Status(status) => Message::Status(polder_consensus::StatusMessage { view, ..status }),
+        other => other,
+    }
 }
