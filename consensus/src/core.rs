@@ -83,6 +83,12 @@ impl Core {
         if config.mutation == Some(crate::Mutation::KUnbounded) {
             progress.unbound();
         }
+        #[cfg_attr(not(polder_mutations), allow(unused_mut))]
+        let mut requests = Requests::new(constants);
+        #[cfg(polder_mutations)]
+        {
+            requests.keeps_later = config.mutation == Some(crate::Mutation::DeadlinesForTheInexecutable);
+        }
         Self {
             quorum,
             wall: Timestamp::ZERO,
@@ -91,7 +97,7 @@ impl Core {
             suspicion: Suspicion::default(),
             window: Window::new(constants, base, genesis),
             bodies: Bodies::new(),
-            requests: Requests::new(constants),
+            requests,
             leading: Leading::default(),
             peers: Peers::new(constants, quorum),
             caught: BTreeSet::new(),

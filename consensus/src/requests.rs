@@ -73,6 +73,9 @@ pub(crate) struct Requests {
     /// Requests that have come in this view and that the pace did not let be forwarded at once.
     put_off: BTreeSet<Digest>,
     limits: Constants,
+    /// Planted: what cannot execute yet is kept all the same.
+    #[cfg(polder_mutations)]
+    pub(crate) keeps_later: bool,
 }
 
 impl Requests {
@@ -89,6 +92,8 @@ impl Requests {
             exhausted: false,
             pace: Pace::default(),
             put_off: BTreeSet::new(),
+            #[cfg(polder_mutations)]
+            keeps_later: false,
             limits: constants.clone(),
         }
     }
@@ -157,6 +162,8 @@ impl Requests {
         }
         // What cannot execute yet is not kept: an honest client asks for what its window allows, and rows for the far
         // future would fill the table for ever. A replica that lags behind that client says Busy; others take it.
+        #[cfg(polder_mutations)]
+        let chance = if self.keeps_later && chance == Chance::Later { Chance::Unknown } else { chance };
         if chance == Chance::Later {
             return Admission::Busy;
         }

@@ -93,7 +93,10 @@ pub fn bias(options: &mut Options, mutation: Mutation, model: Option<Model>) {
         }
         Mutation::DeadlinesForTheInexecutable => {
             watched(options);
-            options.load.mischief_gap_ms = 20;
+            // Only a correct leader is watched.
+            options.liars = 0;
+            // Rare enough for a calm moment, from which on they are watched.
+            options.load.mischief_gap_ms = 50;
         }
         Mutation::NewViewJudgedByHeld => {
             // Two of seven lie, so that hardly any NEW-VIEW does without a VIEW-CHANGE of theirs.
