@@ -1,6 +1,6 @@
 //! A store in memory that can be crashed: for simulations and tests, and small enough to be read in one go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -38,6 +38,8 @@ struct Inner {
     /// Applies until one fails, and all after it.
     fails_in: Option<u64>,
     failed: bool,
+    /// Rows whose bits have changed on the disk.
+    damaged: BTreeSet<Key>,
     applied: Applied,
 }
 
@@ -79,6 +81,11 @@ impl MemStore {
         self.lock().failed
     }
 
+    /// Bits of a row change on the disk: whoever reads it is told so, until it is written anew or deleted.
+    pub fn damage(&self, family: Family, key: &[u8]) {
+        self.lock().damaged.insert((family, key.to_vec()));
+    }
+
     /// A copy of the whole store, unsynced changes included: for tests that set a disk back.
     #[must_use]
     pub fn snapshot(&self) -> Self {
@@ -113,7 +120,9 @@ impl MemStore {
 
 impl Store for MemStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.lock().rows.get(&(family, key.to_vec())).cloned())
+        let (inner, key) = (self.lock(), (family, key.to_vec()));
+        inner.intact(&key)?;
+        Ok(inner.rows.get(&key).cloned())
     }
 
     fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Rows, StoreError> {
@@ -121,8 +130,8 @@ impl Store for MemStore {
             return Ok(Rows::new());
         }
         let inner = self.lock();
-        let rows = inner.rows.range((family, from.to_vec())..(family, to.to_vec()));
-        Ok(rows.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
+        let rows = inner.rows.range((family, from.to_vec())..(family, to.to_vec())).take(limit);
+        rows.map(|(key, value)| inner.intact(key).map(|()| (key.1.clone(), value.clone()))).collect()
     }
 
     fn apply(&self, writes: &Writes, durability: Durability) -> Result<(), StoreError> {
@@ -194,8 +203,16 @@ impl Inner {
         }
     }
 
+    fn intact(&self, key: &Key) -> Result<(), StoreError> {
+        if self.damaged.is_empty() || !self.damaged.contains(key) {
+            return Ok(());
+        }
+        Err(StoreError::Damaged(format!("a row of {:?} does not match its checksum", key.0)))
+    }
+
     /// Sets or removes a row; returns what it held.
     fn set(&mut self, key: Key, value: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        self.damaged.remove(&key);
         let key_bytes = key.1.len() as u64;
         self.bytes += value.as_ref().map_or(0, |value| key_bytes + value.len() as u64);
         let before = match value {
@@ -271,6 +288,20 @@ mod tests {
         apply(&store, &put(0, 2), Durability::Synced);
         store.restore(&snapshot);
         assert_eq!(store.get(Family::Meta, &[0]), Ok(Some(vec![1])));
+    }
+
+    #[test]
+    fn a_damaged_row_is_told_to_whoever_reads_it_until_it_is_written_anew() {
+        let store = MemStore::new();
+        for key in 0..3 {
+            apply(&store, &put(key, 1), Durability::Synced);
+        }
+        store.damage(Family::Meta, &[1]);
+        assert!(matches!(store.get(Family::Meta, &[1]), Err(StoreError::Damaged(_))));
+        assert!(store.scan(Family::Meta, &[0], &[9], 9).is_err());
+        assert_eq!(store.scan(Family::Meta, &[2], &[9], 9).unwrap().len(), 1);
+        apply(&store, &put(1, 2), Durability::Synced);
+        assert_eq!(store.get(Family::Meta, &[1]), Ok(Some(vec![2])));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use polder_consensus::Mutation;
 use polder_types::FaultModel;
 
+use crate::hazards::Hazards;
 use crate::swarm::{Model, Options};
 
 /// Biases the options of a seed for a planted bug, within the fault model asked for.
@@ -188,4 +189,5 @@ fn quiet_chaos(options: &mut Options) {
     options.faults.jump_gap_ms = 0;
     options.load.abandon_per_mille = 0;
     options.load.unread_per_mille = 0;
+    options.hazards = Hazards::default();
 }

@@ -1,4 +1,5 @@
-//! A disk: writes reach it after a while, survive a crash only once synced, and a crash may tear what is not.
+//! A disk: writes reach it after a while, survive a crash only once synced, and a crash may tear what is not. It may be
+//! slow, stall, be full, and fail a write or a sync; whoever runs on it then ends (R19).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +17,26 @@ pub struct Disk {
     running: Vec<Pending>,
     done: Option<u64>,
     submitted: Option<u64>,
+    /// How many times longer than others it takes.
+    pub slowness: u64,
+    /// Nothing that is begun ends before this time.
+    pub stalled_until_us: u64,
+    /// What is wrong with it.
+    pub trouble: Option<Trouble>,
+}
+
+/// What is wrong with a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The next write fails.
+    Write,
+    /// The next sync fails: what it was to sync may have reached the disk or not.
+    Sync,
+    /// There is no space left until somebody gives some back.
+    Full {
+        /// When.
+        until_us: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -33,6 +54,9 @@ impl Default for Disk {
             running: Vec::new(),
             done: None,
             submitted: None,
+            slowness: 1,
+            stalled_until_us: 0,
+            trouble: None,
         }
     }
 }
@@ -68,21 +92,53 @@ impl Disk {
     /// # Errors
     ///
     /// When the store fails.
-    pub fn start(&mut self, random: &mut Random, options: &DiskOptions) -> Result<Option<u64>, StoreError> {
+    pub fn start(
+        &mut self,
+        now_us: u64,
+        random: &mut Random,
+        options: &DiskOptions,
+    ) -> Result<Option<u64>, StoreError> {
         if !self.running.is_empty() || self.waiting.is_empty() {
             return Ok(None);
         }
+        let refused = self.refused(now_us);
         let count = if random.chance(800) { self.waiting.len() } else { 1 + random.below(self.waiting.len()) };
         for pending in self.waiting.drain(..count) {
             // In the cache of the machine from now on: a crash keeps any prefix of it.
             self.store.apply(&pending.writes, Durability::Lazy)?;
             self.running.push(pending);
+            if refused.is_err() && random.chance(500) {
+                break;
+            }
         }
+        refused?;
         if !self.running.iter().any(|pending| pending.durability == Durability::Synced) {
             return Ok(Some(1 + random.range(0, 20)));
         }
         let stall_us = if random.chance(options.stall_per_mille) { options.stall_us } else { 0 };
-        Ok(Some(options.sync_us_min + random.around(options.sync_us_mean) + stall_us))
+        let sync_us = self.slowness * (options.sync_us_min + random.around(options.sync_us_mean));
+        Ok(Some(sync_us + stall_us + self.stalled_until_us.saturating_sub(now_us)))
+    }
+
+    /// Whether there is no space left on it.
+    #[must_use]
+    pub fn is_full(&self, now_us: u64) -> bool {
+        matches!(self.trouble, Some(Trouble::Full { until_us }) if now_us < until_us)
+    }
+
+    /// Whether it refuses a write now; one that fails fails once.
+    ///
+    /// # Errors
+    ///
+    /// When it does.
+    pub fn refused(&mut self, now_us: u64) -> Result<(), StoreError> {
+        let what = match self.trouble {
+            Some(Trouble::Full { .. }) if self.is_full(now_us) => "no space left on the device",
+            Some(Trouble::Write) => "a write failed",
+            _ => return Ok(()),
+        };
+        self.trouble = self.trouble.filter(|trouble| *trouble != Trouble::Write);
+        Err(StoreError::Failed(what.to_string()))
     }
 
     /// Ends what runs, with one sync if any of it asked for one. Returns the tickets that are done, in order.
@@ -92,6 +148,9 @@ impl Disk {
     /// When the store fails.
     pub fn finish(&mut self) -> Result<Vec<u64>, StoreError> {
         if self.running.iter().any(|pending| pending.durability == Durability::Synced) {
+            if self.trouble.take_if(|trouble| *trouble == Trouble::Sync).is_some() {
+                return Err(StoreError::Failed("a sync failed".to_string()));
+            }
             self.store.apply(&Writes::new(), Durability::Synced)?;
         }
         let tickets: Vec<u64> = self.running.drain(..).map(|pending| pending.ticket).collect();
@@ -99,8 +158,15 @@ impl Disk {
         Ok(tickets)
     }
 
-    /// The machine crashes: what waited is gone, and of what was not synced any prefix survives, whole writes each.
+    /// The machine crashes: of what was not synced any prefix survives, whole writes each. That is also the torn tail of a
+    /// real log: what is torn is dropped when it is opened. What waited may have been on its way.
     pub fn crash(&mut self, random: &mut Random) {
+        if !self.waiting.is_empty() && random.chance(300) {
+            for pending in self.waiting.drain(..) {
+                // A disk that fails keeps less.
+                drop(self.store.apply(&pending.writes, Durability::Lazy));
+            }
+        }
         self.waiting.clear();
         self.running.clear();
         self.done = None;
@@ -142,12 +208,12 @@ mod tests {
             let mut random = Random::new(seed, Purpose::Disk);
             let mut disk = Disk::default();
             disk.submit(put(1), Durability::Synced, 1);
-            assert!(disk.start(&mut random, &options()).is_ok_and(|due| due.is_some()));
+            assert!(disk.start(0, &mut random, &options()).is_ok_and(|due| due.is_some()));
             assert_eq!(disk.finish(), Ok(vec![1]));
             for ticket in 2..6 {
                 disk.submit(put(ticket), Durability::Synced, ticket.into());
             }
-            assert!(disk.start(&mut random, &options()).is_ok());
+            assert!(disk.start(0, &mut random, &options()).is_ok());
             disk.crash(&mut random);
             let kept = rows(&disk);
             assert!((1..=5).contains(&kept));
@@ -157,13 +223,40 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_fails_says_so_and_keeps_what_was_synced() {
+        for (trouble, seed) in [Trouble::Write, Trouble::Sync, Trouble::Full { until_us: 9 }].into_iter().zip(0..) {
+            let mut random = Random::new(seed, Purpose::Disk);
+            let mut disk = Disk::default();
+            disk.submit(put(1), Durability::Synced, 1);
+            assert!(disk.start(0, &mut random, &options()).is_ok());
+            assert_eq!(disk.finish(), Ok(vec![1]));
+            disk.trouble = Some(trouble);
+            disk.submit(put(2), Durability::Synced, 2);
+            let ended = disk.start(0, &mut random, &options()).and_then(|_| disk.finish());
+            assert!(matches!(ended, Err(StoreError::Failed(_))), "{trouble:?}");
+            disk.crash(&mut random);
+            assert!((1..=2).contains(&rows(&disk)));
+            disk.submit(put(3), Durability::Synced, 1);
+            assert!(disk.start(9, &mut random, &options()).is_ok(), "{trouble:?} is over");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_stalls_ends_nothing_before_it_goes_on() {
+        let mut random = Random::new(1, Purpose::Disk);
+        let mut disk = Disk { stalled_until_us: 5_000, ..Disk::default() };
+        disk.submit(put(1), Durability::Synced, 1);
+        assert!(disk.start(1_000, &mut random, &options()).is_ok_and(|due| due >= Some(4_000)));
+    }
+
+    #[test]
     fn a_lazy_write_is_done_without_a_sync_and_may_be_lost() {
         let mut lost = 0;
         for seed in 0..50 {
             let mut random = Random::new(seed, Purpose::Disk);
             let mut disk = Disk::default();
             disk.submit(put(1), Durability::Lazy, 1);
-            assert!(disk.start(&mut random, &options()).is_ok());
+            assert!(disk.start(0, &mut random, &options()).is_ok());
             assert_eq!(disk.finish(), Ok(vec![1]));
             disk.crash(&mut random);
             lost += usize::from(rows(&disk) == 0);

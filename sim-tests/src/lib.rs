@@ -11,6 +11,7 @@ pub mod checkers;
 pub mod client;
 pub mod disk;
 pub mod fuzz;
+pub mod hazards;
 pub mod history;
 pub mod hostile;
 pub mod mischief;

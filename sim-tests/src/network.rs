@@ -1,6 +1,7 @@
-//! The network: it delays, loses, copies, replays, reorders and splits, one way or both.
+//! The network: it delays, loses, copies, replays, reorders, clogs and splits, one way or both.
 //!
-//! Nothing here knows what a message says. Channels are authenticated: a message never arrives under another's name.
+//! Nothing here knows what a message says. Channels are authenticated: a message never arrives under another's name, and
+//! never changed; what becomes of a frame whose bytes are changed on the way is told where frames are (`world::wire`).
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -16,8 +17,10 @@ pub struct Party(pub usize);
 pub enum Blocked {
     /// They are lost.
     Lose,
-    /// They wait, and all arrive when it ends.
+    /// They wait, and travel when it ends.
     Hold,
+    /// They wait, and all arrive at the very time it ends, in any order.
+    Burst,
 }
 
 /// Which of the two directions of which pairs a split cuts.
@@ -62,6 +65,8 @@ pub struct Network<M> {
 struct Link {
     lost_until_us: u64,
     held_until_us: u64,
+    /// Until then, and not beyond, what is held arrives at one time.
+    burst_at_us: u64,
 }
 
 /// A copy of a message on its way.
@@ -109,7 +114,8 @@ impl<M: Clone> Network<M> {
         let held_us = link.held_until_us.max(now_us);
         let twice = self.random.chance(self.options.duplicate_per_mille);
         for _ in 0..=usize::from(twice) {
-            copies.push(Copy { at_us: held_us + self.delay_us(), from, to, message: message.clone() });
+            let at_us = if link.burst_at_us > held_us { link.burst_at_us } else { held_us + self.delay_us() };
+            copies.push(Copy { at_us, from, to, message: message.clone() });
         }
         if self.random.chance(self.options.replay_per_mille) {
             let index = self.random.below(self.old.len());
@@ -140,13 +146,20 @@ impl<M: Clone> Network<M> {
                         Shape::Bridge => from != who && to != who && side(from) != side(to),
                         Shape::Random => self.random.chance(500),
                     };
-                let Some(link) = self.links.get_mut(from.0 * self.parties + to.0) else { continue };
-                match blocked {
-                    _ if !is_cut => {}
-                    Blocked::Lose => link.lost_until_us = link.lost_until_us.max(until_us),
-                    Blocked::Hold => link.held_until_us = link.held_until_us.max(until_us),
+                if is_cut {
+                    self.block(from, to, until_us, blocked);
                 }
             }
+        }
+    }
+
+    /// Cuts one direction of one link until a time.
+    pub fn block(&mut self, from: Party, to: Party, until_us: u64, blocked: Blocked) {
+        let Some(link) = self.place(from, to).and_then(|place| self.links.get_mut(place)) else { return };
+        match blocked {
+            Blocked::Lose => link.lost_until_us = link.lost_until_us.max(until_us),
+            Blocked::Hold => link.held_until_us = link.held_until_us.max(until_us),
+            Blocked::Burst => link.burst_at_us = link.burst_at_us.max(until_us),
         }
     }
 
@@ -191,7 +204,12 @@ impl<M: Clone> Network<M> {
     }
 
     fn link(&self, from: Party, to: Party) -> Link {
-        self.links.get(from.0 * self.parties + to.0).copied().unwrap_or_default()
+        self.place(from, to).and_then(|place| self.links.get(place)).copied().unwrap_or_default()
+    }
+
+    /// Where a link is kept; none when one of the two is nobody of the run, as the lying client.
+    fn place(&self, from: Party, to: Party) -> Option<usize> {
+        (from.0 < self.parties && to.0 < self.parties).then(|| from.0 * self.parties + to.0)
     }
 
     fn delay_us(&mut self) -> u64 {
@@ -279,6 +297,16 @@ mod tests {
         let copies = arrivals(&mut network, 0, 1, 10);
         assert_eq!(copies.len(), 10);
         assert!(copies.iter().all(|copy| copy.at_us >= 5_000));
+    }
+
+    #[test]
+    fn what_is_clogged_arrives_at_one_time() {
+        let mut network = Network::new(1, options(), 2);
+        network.block(Party(0), Party(1), 5_000, Blocked::Burst);
+        let copies = arrivals(&mut network, 0, 1, 10);
+        assert!(copies.len() == 10 && copies.iter().all(|copy| copy.at_us == 5_000));
+        assert_eq!(arrivals(&mut network, 1, 0, 1).iter().filter(|copy| copy.at_us < 5_000).count(), 1);
+        assert!(network.send(5_000, Party(0), Party(1), 1).iter().all(|copy| copy.at_us > 5_000));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum Purpose {
     Liars = 8,
     /// What the fuzz targets change.
     Fuzz = 32,
+    /// Which hazards the run meets.
+    Hazards = 9,
 }
 
 /// A stream of randomness. Integers only, so that a seed means the same on every machine.

@@ -69,7 +69,7 @@ pub struct Outcome {
     pub counts: Counts,
     /// Simulated time, in microseconds.
     pub simulated_us: u64,
-    /// The hash of the trace; none after a panic.
+    /// The hash of the trace; none after a panic, and of a silent one.
     pub trace: Option<Digest>,
 }
 
@@ -117,7 +117,7 @@ fn run_world(seed: u64, setup: &Setup, trace: Trace) -> Outcome {
         violation,
         counts: world.counts,
         simulated_us: world.now_us(),
-        trace: Some(world.trace.hash()),
+        trace: world.trace.hash(),
     }
 }
 
@@ -186,7 +186,7 @@ pub fn run_many(
                         break;
                     }
                     let begun = Instant::now();
-                    let outcome = run(seed, setup, Trace::default());
+                    let outcome = run(seed, setup, Trace::silent());
                     let has_failed = outcome.violation.is_some();
                     if has_failed && stop_at_first {
                         is_over.store(true, Ordering::Relaxed);

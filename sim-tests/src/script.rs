@@ -28,6 +28,7 @@ use polder_checkpoint::MemStore;
 use polder_types::{Constants, FaultModel, ReplicaId, Wire as _};
 
 use crate::checkers::Verdict;
+use crate::hazards::Hazards;
 use crate::history::{Command, Reply};
 use crate::network::{Copy, Party};
 use crate::swarm::{DiskOptions, FaultOptions, LoadOptions, NetworkOptions, Options};
@@ -325,6 +326,7 @@ pub(crate) fn options() -> Options {
         network,
         disk,
         faults,
+        hazards: Hazards::default(),
         load,
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use polder_types::{Constants, FaultModel, Quorum};
 
+use crate::hazards::Hazards;
 use crate::random::{Purpose, Random};
 
 /// How messages travel. Times in microseconds, rates in thousandths.
@@ -132,6 +133,8 @@ pub struct Options {
     pub disk: DiskOptions,
     /// What fails.
     pub faults: FaultOptions,
+    /// What else fails.
+    pub hazards: Hazards,
     /// What clients do.
     pub load: LoadOptions,
 }
@@ -203,6 +206,7 @@ impl Options {
             network,
             disk,
             faults: faults(&mut random, &constants),
+            hazards: Hazards::draw(seed, &constants),
             load: load(&mut random, &constants),
             constants,
         }
@@ -211,11 +215,19 @@ impl Options {
 
 fn cluster(random: &mut Random, model: Model) -> (usize, FaultModel) {
     match model {
-        Model::Byzantine => (random.weighted(&[(6, 4), (1, 5), (1, 6), (3, 7)], 4), FaultModel::Byzantine),
-        Model::Crash => (random.weighted(&[(1, 1), (1, 2), (6, 3), (1, 4), (3, 5), (1, 7)], 3), FaultModel::Crash),
+        Model::Byzantine => {
+            let sizes = [(24, 4), (4, 5), (4, 6), (11, 7), (1, 8), (1, 9), (2, 10), (1, 11), (1, 12), (1, 13)];
+            (random.weighted(&sizes, 4), FaultModel::Byzantine)
+        }
+        Model::Crash => {
+            let sizes = [(3, 1), (3, 2), (24, 3), (4, 4), (12, 5), (2, 6), (3, 7), (1, 8), (2, 9), (1, 11), (1, 13)];
+            (random.weighted(&sizes, 3), FaultModel::Crash)
+        }
         Model::Hybrid => {
-            let (replicas, byzantine) = random
-                .weighted(&[(2, (4, 1)), (2, (5, 1)), (4, (6, 1)), (1, (7, 1)), (1, (7, 2)), (1, (5, 0))], (6, 1));
+            let sizes = [(8, (4, 1)), (8, (5, 1)), (16, (6, 1)), (4, (7, 1)), (4, (7, 2)), (4, (5, 0))];
+            let large = [(1, (9, 2)), (1, (10, 1)), (1, (11, 3)), (1, (12, 2)), (1, (13, 1))];
+            let sizes: Vec<_> = sizes.into_iter().chain(large).collect();
+            let (replicas, byzantine) = random.weighted(&sizes, (6, 1));
             (replicas, FaultModel::Hybrid { byzantine })
         }
     }
@@ -354,7 +366,8 @@ impl fmt::Display for Options {
             self.load.clients,
             self.load.requests,
             self.load.keys
-        )
+        )?;
+        write!(f, " {:?}", self.hazards)
     }
 }
 

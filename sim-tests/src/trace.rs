@@ -8,6 +8,8 @@ use polder_types::{Digest, Domain, Hasher};
 /// Where the lines go, beside into the hash.
 #[derive(Debug)]
 enum Sink {
+    /// Nowhere, and into no hash either.
+    Silent,
     /// Nowhere.
     Nowhere,
     /// Into memory.
@@ -36,6 +38,12 @@ impl Trace {
         Self { sink: Sink::Output(std::io::BufWriter::new(std::io::stdout())), ..Self::default() }
     }
 
+    /// A trace that nobody looks at: its lines are not even made.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self { sink: Sink::Silent, ..Self::default() }
+    }
+
     /// A trace that also keeps its lines.
     #[must_use]
     pub fn keeping() -> Self {
@@ -44,13 +52,16 @@ impl Trace {
 
     /// Adds a line.
     pub fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        if matches!(self.sink, Sink::Silent) {
+            return;
+        }
         self.line.clear();
         // Writing to a string cannot fail.
         let _infallible = self.line.write_fmt(line);
         self.line.push('\n');
         self.hasher.update(self.line.as_bytes());
         match &mut self.sink {
-            Sink::Nowhere => {}
+            Sink::Nowhere | Sink::Silent => {}
             Sink::Memory(text) => text.push_str(&self.line),
             // A reader that has gone away is no reason to stop.
             Sink::Output(output) => drop(output.write_all(self.line.as_bytes())),
@@ -61,14 +72,14 @@ impl Trace {
     pub fn take(&mut self) -> String {
         match &mut self.sink {
             Sink::Memory(text) => std::mem::take(text),
-            Sink::Nowhere | Sink::Output(_) => String::new(),
+            Sink::Nowhere | Sink::Silent | Sink::Output(_) => String::new(),
         }
     }
 
-    /// The hash over all lines so far.
+    /// The hash over all lines so far; none of a silent one.
     #[must_use]
-    pub fn hash(&self) -> Digest {
-        self.hasher.finish()
+    pub fn hash(&self) -> Option<Digest> {
+        (!matches!(self.sink, Sink::Silent)).then(|| self.hasher.finish())
     }
 }
 

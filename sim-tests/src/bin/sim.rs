@@ -188,8 +188,25 @@ fn finish(arguments: &Arguments, report: &Report) -> ExitCode {
             "{} crashes, {} view changes, {} state transfers",
             counts.crashes, counts.view_changes, counts.transfers
         ));
+        say(&format!("faults: {}", list(counts.fault_kinds())));
+        say(&format!("crashed at: {}", list(counts.points())));
+        say(&format!(
+            "damaged folders: {}; {} starts refused, {} replicas halted; {} processes ended by their disk; \
+             {} frames corrupted, {} dropped by who was too slow",
+            list(counts.damage_kinds()),
+            counts.refused,
+            counts.halted,
+            counts.disk_failures,
+            counts.corrupted,
+            counts.overflown
+        ));
     }
     if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What happened how often; what did not happen is shown too.
+fn list(counts: impl Iterator<Item = (impl std::fmt::Display, u64)>) -> String {
+    counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
 }
 
 fn sentence(arguments: &Arguments, failure: &Outcome) -> String {

@@ -13,6 +13,7 @@ pub mod exactly_once;
 pub mod linearizable;
 pub mod progress;
 pub mod ready;
+pub mod single_votes;
 pub mod undisturbed;
 pub mod validity;
 

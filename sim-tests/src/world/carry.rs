@@ -7,19 +7,15 @@ use polder_consensus::{To, verify_evidence};
 use polder_node::replica::{Action, Disk, Event, PeerMessage, VerifiedPeer, verify_peer};
 use polder_types::{ClientId, NodeFrame, ReplicaId};
 
-use super::{Happening, Job, Parcel, World};
+use super::{Happening, Job, Parcel, Point, Standing, World};
 use crate::byzantine::Plot;
 use crate::checkers::certificates::Certificates;
 use crate::checkers::{Verdict, evidence, violation};
 use crate::network::Party;
 
 impl World {
-    /// Gives a replica an event: a step.
-    pub(super) fn give(&mut self, host: usize, event: Event) -> Verdict {
-        if self.hosts[host].paused_until_us > self.now_us {
-            self.hosts[host].backlog.push_back(event);
-            return Ok(());
-        }
+    /// A step: the replica is given an event, and what it asks for is carried out.
+    pub(super) fn step(&mut self, host: usize, event: Event) -> Verdict {
         let now = self.hosts[host].clocks(self.now_us);
         let is_tick = matches!(event, Event::Tick);
         // Before the step, so that a trace that ends in a panic ends with what led to it.
@@ -58,11 +54,11 @@ impl World {
 
     /// Carries out actions, unless a crash strikes in their middle.
     pub(super) fn carry_out(&mut self, host: usize, mut actions: Vec<Action>) -> Verdict {
-        let doom = self.hosts[host].doom.filter(|doom| doom.strikes(self.now_us, &actions));
-        if doom.is_some() {
-            actions.truncate(self.fault_random.range(0, actions.len() as u64) as usize);
+        let struck = self.struck(host, &actions);
+        if let Some((kept, _)) = struck {
+            actions.truncate(kept);
         }
-        let is_correct = self.hosts[host].liar.is_none();
+        let is_correct = self.hosts[host].is_correct();
         for action in actions {
             if !matches!(action, Action::Executed { .. }) {
                 self.trace.line(format_args!("    {action}"));
@@ -93,30 +89,56 @@ impl World {
                 }
                 Action::Evidence(found) if is_correct => {
                     let accused = found.culprit();
-                    let is_liar = self.hosts[usize::from(accused.0)].liar.is_some();
+                    let is_liar = !self.hosts[usize::from(accused.0)].is_correct();
                     evidence::check(self.hosts[host].id, accused, is_liar, &format!("{found:?}"))?;
                     evidence::proves(&found, verify_evidence(&self.keyring, &found.to_bytes()))?;
                     self.named.insert((accused, found.kind()));
                 }
                 Action::Misled(accused) if is_correct => {
-                    let is_liar = self.hosts[usize::from(accused.0)].liar.is_some();
+                    let is_liar = !self.hosts[usize::from(accused.0)].is_correct();
                     evidence::check(self.hosts[host].id, accused, is_liar, "it sent what no correct replica sends")?;
                 }
                 Action::Halt(why) if is_correct => {
                     return violation("halt", format!("r{host} is correct and halts: {why}"));
                 }
+                Action::Halt(why) if self.hosts[host].liar.is_none() => return self.halted(host, &why),
                 Action::Evidence(_) | Action::Misled(_) | Action::Halt(_) => {}
             }
         }
-        if doom.is_some() {
-            return self.crash(host);
+        if let Some((_, at)) = struck {
+            return self.crash(host, Some(at));
         }
+        let life = self.hosts[host].life;
         self.start_disk(host, Disk::Log)?;
-        self.start_disk(host, Disk::State)?;
+        if self.is_current(host, life) {
+            self.start_disk(host, Disk::State)?;
+        }
         if is_correct { self.observe_step(host) } else { Ok(()) }
     }
 
-    fn disk(&mut self, host: usize, disk: Disk) -> &mut crate::disk::Disk {
+    /// Where in these actions a crash strikes, if it does: how many of them are still carried out, and the point.
+    fn struck(&mut self, host: usize, actions: &[Action]) -> Option<(usize, (Point, &'static str))> {
+        let doom = self.hosts[host].doom?;
+        let points = actions.iter().enumerate().filter_map(|(index, action)| Some((index, Point::of(action)?)));
+        let fits: Vec<(usize, Point)> = points.filter(|(_, point)| doom.strikes_at(self.now_us, *point)).collect();
+        let (index, point) = *self.fault_random.pick(&fits)?;
+        let is_after = self.fault_random.chance(500);
+        Some((index + usize::from(is_after), (point, if is_after { "after" } else { "before" })))
+    }
+
+    /// A replica whose log was set back halts, and says why.
+    fn halted(&mut self, host: usize, why: &str) -> Verdict {
+        if !why.contains("R18") {
+            return violation("halt", format!("r{host} has lost memory and halts for another reason: {why}"));
+        }
+        self.trace.line(format_args!("{} r{host} has halted", self.now_us));
+        self.counts.halted += 1;
+        self.hosts[host].crash(&mut self.disk_random);
+        self.hosts[host].is_gone = true;
+        Ok(())
+    }
+
+    pub(super) fn disk(&mut self, host: usize, disk: Disk) -> &mut crate::disk::Disk {
         match disk {
             Disk::Log => &mut self.hosts[host].log,
             Disk::State => &mut self.hosts[host].state,
@@ -128,24 +150,38 @@ impl World {
             Disk::Log => &mut self.hosts[host].log,
             Disk::State => &mut self.hosts[host].state,
         };
-        let started = on.start(&mut self.disk_random, &self.options.disk);
+        let started = on.start(self.now_us, &mut self.disk_random, &self.options.disk);
         let life = self.hosts[host].life;
         match started {
             Ok(Some(after_us)) => self.schedule(after_us, Happening::DiskDone { host, life, disk }),
             Ok(None) => {}
-            Err(why) => return failed(host, &why),
+            Err(why) => return self.disk_failed(host, &why),
         }
         Ok(())
+    }
+
+    /// A write or a sync failed: the process ends, in words, and nothing is tried over it (R19).
+    fn disk_failed(&mut self, host: usize, why: &StoreError) -> Verdict {
+        self.trace.line(format_args!("{} r{host} ends: {why}", self.now_us));
+        self.counts.disk_failures += 1;
+        self.crash(host, None)
     }
 
     /// A write is done: says so, and starts on the next.
     pub(super) fn disk_done(&mut self, host: usize, disk: Disk) -> Verdict {
         let tickets = match self.disk(host, disk).finish() {
             Ok(tickets) => tickets,
-            Err(why) => return failed(host, &why),
+            Err(why) => return self.disk_failed(host, &why),
         };
         let life = self.hosts[host].life;
+        let point = if disk == Disk::Log { Point::LogWritten } else { Point::StateWritten };
+        if !tickets.is_empty() && self.is_struck(host, point) {
+            return self.crash(host, Some((point, "at")));
+        }
         self.start_disk(host, disk)?;
+        if !self.is_current(host, life) {
+            return Ok(());
+        }
         // The last ticket covers all before it.
         let only_last = self.disk_random.chance(500);
         let skip = if only_last { tickets.len().saturating_sub(1) } else { 0 };
@@ -176,6 +212,12 @@ impl World {
     /// Does a part of what is written beside the loop.
     pub(super) fn work(&mut self, host: usize) -> Verdict {
         let Some(job) = self.hosts[host].job() else { return Ok(()) };
+        if self.is_struck(host, Point::Work) {
+            return self.crash(host, Some((Point::Work, "in")));
+        }
+        if let Err(why) = self.hosts[host].state.refused(self.now_us) {
+            return self.disk_failed(host, &why);
+        }
         let chunk_bytes = self.disk_random.range(64, 4_096) as usize;
         let ended = match self.hosts[host].work(job, chunk_bytes) {
             Ok(ended) => ended,
@@ -202,18 +244,29 @@ impl World {
             }
             return Ok(());
         }
+        let standing = self.hosts[host].standing;
+        let is_signed = matches!(message, VerifiedPeer::Ordering(..) | VerifiedPeer::Checkpoint(..));
+        if standing == Standing::MustHalt && is_signed {
+            return violation("memory", format!("{me} goes on from an older copy of its folder and sends {message}"));
+        }
         // Verified when it is sent, once for all receivers.
         let verified = verify_peer(&self.keyring, &self.genesis.constants, &mut self.seen, message.to_message());
         let verified = match verified {
             Ok(verified) => verified,
             Err(why) => return Certificates::sent(me, &message.to_string(), Err(why)),
         };
-        self.note(&verified)?;
-        if let VerifiedPeer::Ordering(message, _) = &verified {
-            self.checkers.archive.sent(me, message.message(), &self.keyring)?;
+        if standing == Standing::Excused {
+            drop(self.note(&verified));
+        } else {
+            self.note(&verified)?;
+            if let VerifiedPeer::Ordering(message, _) = &verified {
+                self.checkers.single_votes.sent(me, message.message())?;
+                self.checkers.archive.sent(me, message.message(), &self.keyring)?;
+            }
         }
         if let VerifiedPeer::Checkpoint(signed, _) = &verified
             && signed.by == me
+            && standing == Standing::Correct
         {
             self.checkers.equal_roots.announced(me, &signed.statement)?;
         }

@@ -8,7 +8,7 @@ use crate::checkers::progress::{self, End};
 use crate::checkers::{Verdict, exactly_once, linearizable, ready, undisturbed, validity};
 use crate::client::Client;
 use crate::history::{Command, Reply};
-use crate::network::{Blocked, Party, Shape};
+use crate::network::Party;
 
 /// A view that is to stay.
 #[derive(Clone, Copy, Debug)]
@@ -21,12 +21,26 @@ pub(super) struct Watch {
 /// How often the end is looked for, in microseconds.
 const LOOK_US: u64 = 50_000;
 
+/// Commands answered in chaos that are enough to end it.
+const ENOUGH: usize = 40;
+
+/// By how much chaos is prolonged, in microseconds.
+const LONGER_US: u64 = 500_000;
+
 impl World {
     /// A quorum is healed: every correct replica, but for those that stay down, within the faults allowed.
     pub(super) fn heal(&mut self) -> Verdict {
+        // Chaos goes on for a while where it has let little happen: a run with no traffic says nothing.
+        if self.history.answered_by(self.now_us) < ENOUGH && self.now_us < 4_000 * self.options.chaos_ms {
+            self.schedule(LONGER_US, Happening::Heal);
+            return Ok(());
+        }
         self.healed_at_us = Some(self.now_us);
         self.answered_in_chaos = self.history.answered_by(self.now_us);
         let stay_down = self.options.faults.stay_down;
+        let lost = |host: &&super::Host| !host.is_correct() || host.is_gone || host.damage.is_some();
+        let lost = self.hosts.iter().filter(lost).count();
+        let mut may_stay_down = self.keyring.quorum().faults().saturating_sub(lost);
         for host in 0..self.hosts.len() {
             if self.hosts[host].liar.is_some() {
                 if stay_down && self.fault_random.chance(300) {
@@ -35,15 +49,26 @@ impl World {
                 }
                 continue;
             }
+            // Down for good, or about to start from a folder that may be refused.
+            if !self.hosts[host].is_correct() || self.hosts[host].is_gone || self.hosts[host].damage.is_some() {
+                continue;
+            }
             self.hosts[host].doom = None;
-            self.hosts[host].skew_ms = self.fault_random.range(0, self.options.faults.skew_ms_max) as i64;
-            if !self.hosts[host].is_up() && stay_down {
+            self.hosts[host].mend_disks();
+            let skew_ms = self.fault_random.range(0, self.options.faults.skew_ms_max);
+            self.hosts[host].set_clock(skew_ms);
+            self.hosts[host].paused_until_us = 0;
+            self.hosts[host].starved_until_us = 0;
+            self.hosts[host].busy_until_us = 0;
+            // After a power cut more are down than may stay so.
+            if !self.hosts[host].is_up() && stay_down && may_stay_down > 0 {
+                may_stay_down -= 1;
                 self.hosts[host].is_gone = true;
                 continue;
             }
             self.healed.push(self.hosts[host].id);
         }
-        self.leave_stray();
+        self.leave_strays();
         let clients = self.hosts.len()..self.hosts.len() + self.clients.len();
         let healed = self.healed.iter().map(|id| Party(id.0.into()));
         let calm: Vec<Party> = healed.chain(clients.map(Party)).collect();
@@ -55,34 +80,11 @@ impl World {
         for id in self.healed.clone() {
             let host = usize::from(id.0);
             let life = self.hosts[host].life;
-            self.hosts[host].paused_until_us = 0;
             self.schedule(0, Happening::Resume { host, life });
             self.schedule(0, Happening::Restart { host, life });
         }
         self.schedule(LOOK_US, Happening::Look);
         Ok(())
-    }
-
-    /// One correct replica may be left alone, if the faults allow one more: it can be heard, or hear, or neither.
-    fn leave_stray(&mut self) {
-        let quorum = self.keyring.quorum();
-        if !self.options.faults.leaves_stray || self.healed.len() <= quorum.quorum() {
-            return;
-        }
-        let index = self.fault_random.below(self.healed.len());
-        let stray = self.healed.remove(index);
-        let shape =
-            *self.fault_random.pick(&[Shape::Deaf, Shape::Deaf, Shape::Mute, Shape::Isolate]).unwrap_or(&Shape::Deaf);
-        self.trace.line(format_args!("{} {stray} is left alone: {shape:?}", self.now_us));
-        let parties: Vec<Party> = (0..self.hosts.len()).map(Party).collect();
-        self.network.split(shape, Party(stray.0.into()), &parties, u64::MAX, Blocked::Lose);
-        let is_deaf = matches!(shape, Shape::Deaf | Shape::Isolate);
-        self.deaf = is_deaf.then_some((stray, self.now_us));
-        let host = usize::from(stray.0);
-        let life = self.hosts[host].life;
-        self.hosts[host].paused_until_us = 0;
-        self.schedule(0, Happening::Resume { host, life });
-        self.schedule(0, Happening::Restart { host, life });
     }
 
     /// Looks whether all is answered; then reads the lists; then ends the run.
@@ -114,8 +116,9 @@ impl World {
     /// Who hears nobody says so: for as long as nothing came any more, also of what the network had held back.
     fn judge_deaf(&self) -> Verdict {
         let Some((replica, since_us)) = self.deaf else { return Ok(()) };
-        // Its own clock goes on by ticks alone.
-        let deaf_ms = ((self.now_us - since_us) / 1_000).saturating_sub(10 * self.options.tick_ms);
+        // Its own clock goes on by ticks alone, and may be slow.
+        let slowness = 1_000 - self.options.hazards.drift_per_mille;
+        let deaf_ms = ((self.now_us - since_us) / 1_000 * slowness / 1_000).saturating_sub(10 * self.options.tick_ms);
         let status = self.hosts[usize::from(replica.0)].replica.as_ref().map(|replica| replica.status());
         status.map_or(Ok(()), |status| ready::check(replica, deaf_ms, status.core.took_part_ms_ago))
     }
@@ -183,7 +186,7 @@ impl World {
         let undurable = undurable.filter(|(_, frontier, stable)| frontier.plus(lag_slots) < must_reach.min(*stable));
         End {
             since_ms: since_us / 1_000,
-            bound_ms: progress::bound_ms(&self.options.constants, self.keyring.quorum(), requests),
+            bound_ms: self.slow(progress::bound_ms(&self.options.constants, self.keyring.quorum(), requests)),
             unanswered,
             held: if counts_held { held } else { 0 },
             apart: if counts_held { apart.map(|(id, _)| *id).collect() } else { Vec::new() },
@@ -191,6 +194,11 @@ impl World {
             must_reach,
             executed,
         }
+    }
+
+    /// How long it may take the slowest clock of the run to show so much.
+    fn slow(&self, ms: u64) -> u64 {
+        ms * 1_000 / (1_000 - self.options.hazards.drift_per_mille).max(1)
     }
 
     /// The last word of the checkers that judge whole histories.

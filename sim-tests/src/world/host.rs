@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use polder_checkpoint::{CertifiedState, Store as _, images, install};
-use polder_consensus::Message;
+use polder_checkpoint::{CertifiedState, MemStore, Store as _, images, install};
 use polder_consensus::Now;
 use polder_executor::FrozenPartition;
-use polder_node::replica::{Action, Event, Replica, VerifiedPeer};
+use polder_node::replica::{Event, Replica};
 use polder_types::{ReplicaId, Seq, Timestamp, View};
 
+use super::damage::Damage;
+use super::point::Doom;
+use super::strays::Manner;
 use crate::byzantine::Liar;
 use crate::disk::Disk;
 use crate::random::Random;
@@ -32,6 +34,10 @@ pub struct Host {
     pub state: Disk,
     /// How its wall clock differs, in milliseconds.
     pub skew_ms: i64,
+    /// How much faster than it should its monotonic clock runs, in thousandths, and its wall clock.
+    pub drift_per_mille: [i64; 2],
+    /// What its wall clock shows while it stands, in milliseconds.
+    pub frozen_wall_ms: Option<u64>,
     /// The last view whose leader it suspected. Others keep its SUSPECT, though it may have forgotten it in a crash.
     pub suspected: Option<View>,
     /// When its process started, in microseconds.
@@ -40,12 +46,26 @@ pub struct Host {
     pub digest_us_max: u64,
     /// Until when it stands still.
     pub paused_until_us: u64,
-    /// What arrived while it stood still.
+    /// Until when it gets few steps.
+    pub starved_until_us: u64,
+    /// Until when a starved one is busy with its last step.
+    pub busy_until_us: u64,
+    /// What arrived while it stood still or was busy.
     pub backlog: VecDeque<Event>,
+    /// Whether a tick is among that.
+    pub has_tick: bool,
+    /// How its connections fail when it is left alone.
+    pub manner: Option<Manner>,
     /// Set when it is to crash.
     pub doom: Option<Doom>,
     /// When it lies: how.
     pub liar: Option<Liar>,
+    /// What it is held to when it does not lie.
+    pub standing: Standing,
+    /// What happened to its folder, until it starts from it.
+    pub damage: Option<Damage>,
+    /// An older copy of its two disks.
+    pub saved: Option<[MemStore; 2]>,
     /// Whether it never comes back.
     pub is_gone: bool,
     /// What it writes beside the loop.
@@ -53,26 +73,16 @@ pub struct Host {
     next_job: u64,
 }
 
-/// When a replica is to crash: in the middle of what it does next, or of something rarer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Doom {
-    /// In the middle of what.
-    pub point: Point,
-    /// After this time, in the middle of anything.
-    pub latest_us: u64,
-}
-
-/// The point at which a crash strikes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Point {
-    /// Anything.
-    Anywhere,
-    /// Leaving or entering a view.
-    ViewChange,
-    /// A cut: its digest, its statement, its images, a new base.
-    Cut,
-    /// A proposal.
-    Proposal,
+/// What a replica that does not lie is held to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It is correct.
+    #[default]
+    Correct,
+    /// Its log was set back, and others can show it: it signs nothing, and halts.
+    MustHalt,
+    /// Its log was set back, and perhaps nobody can show it: it counts in `r`.
+    Excused,
 }
 
 /// What is written beside the loop.
@@ -104,13 +114,22 @@ impl Host {
             log: Disk::default(),
             state: Disk::default(),
             skew_ms: 0,
+            drift_per_mille: [0; 2],
+            frozen_wall_ms: None,
             suspected: None,
             started_us: 0,
             digest_us_max: 5_000,
             paused_until_us: 0,
+            starved_until_us: 0,
+            busy_until_us: 0,
             backlog: VecDeque::new(),
+            has_tick: false,
+            manner: None,
             doom: None,
             liar,
+            standing: Standing::Correct,
+            damage: None,
+            saved: None,
             is_gone: false,
             jobs: BTreeMap::new(),
             next_job: 0,
@@ -120,8 +139,17 @@ impl Host {
     /// Its two clocks.
     #[must_use]
     pub fn clocks(&self, now_us: u64) -> Now {
-        let wall_ms = (WALL_START_MS + now_us / 1_000).saturating_add_signed(self.skew_ms);
-        Now { monotonic_ms: (now_us - self.started_us) / 1_000, wall: Timestamp(wall_ms) }
+        let [monotonic, wall] = self.drift_per_mille;
+        let wall_ms = (WALL_START_MS + stretched(now_us, wall) / 1_000).saturating_add_signed(self.skew_ms);
+        let monotonic_ms = stretched(now_us - self.started_us, monotonic) / 1_000;
+        Now { monotonic_ms, wall: Timestamp(self.frozen_wall_ms.unwrap_or(wall_ms)) }
+    }
+
+    /// Its wall clock is set right again, but for this skew, and runs as it should.
+    pub fn set_clock(&mut self, skew_ms: u64) {
+        self.skew_ms = skew_ms as i64;
+        self.drift_per_mille[1] = 0;
+        self.frozen_wall_ms = None;
     }
 
     /// Whether it is running, paused or not.
@@ -130,10 +158,23 @@ impl Host {
         self.replica.is_some()
     }
 
+    /// Whether it does what the protocol says, and nothing else.
+    #[must_use]
+    pub fn is_correct(&self) -> bool {
+        self.liar.is_none() && self.standing == Standing::Correct
+    }
+
     /// Whether its log has never held anything: then nothing was ever promised, and it starts for the first time.
     #[must_use]
     pub fn is_blank(&self) -> bool {
         self.log.store().bytes_on_disk() == 0
+    }
+
+    /// Its disks are as they should be again.
+    pub fn mend_disks(&mut self) {
+        for disk in [&mut self.log, &mut self.state] {
+            (disk.slowness, disk.stalled_until_us, disk.trouble) = (1, 0, None);
+        }
     }
 
     /// Adds a job; returns its number.
@@ -189,7 +230,9 @@ impl Host {
         self.life += 1;
         self.doom = None;
         self.backlog.clear();
+        self.has_tick = false;
         self.paused_until_us = 0;
+        self.busy_until_us = 0;
         if let Some(job) = self.job()
             && random.chance(700)
         {
@@ -200,40 +243,14 @@ impl Host {
         self.jobs.clear();
         self.log.crash(random);
         self.state.crash(random);
-        if self.is_blank() {
+        if self.is_blank() && self.damage.is_none() {
             // A first start that nobody will ever know of.
             self.state = Disk::default();
         }
     }
 }
 
-impl Doom {
-    /// Whether these actions are the ones in whose middle it strikes.
-    #[must_use]
-    pub fn strikes(&self, now_us: u64, actions: &[Action]) -> bool {
-        let point = if now_us >= self.latest_us { Point::Anywhere } else { self.point };
-        match point {
-            Point::Anywhere => !actions.is_empty(),
-            Point::ViewChange => actions.iter().any(|action| {
-                matches!(ordering(action), Some(Message::ViewChange(..) | Message::NewView(..) | Message::Suspects(..)))
-            }),
-            Point::Proposal => actions.iter().any(|action| matches!(ordering(action), Some(Message::Proposal(..)))),
-            Point::Cut => actions.iter().any(|action| {
-                matches!(
-                    action,
-                    Action::Digest { .. }
-                        | Action::WriteImages { .. }
-                        | Action::InstallBase { .. }
-                        | Action::Send { message: VerifiedPeer::Checkpoint(..), .. }
-                )
-            }),
-        }
-    }
-}
-
-fn ordering(action: &Action) -> Option<&Message> {
-    match action {
-        Action::Send { message: VerifiedPeer::Ordering(message, _), .. } => Some(message.message()),
-        _ => None,
-    }
+/// How long a clock shows for that long.
+fn stretched(us: u64, drift_per_mille: i64) -> u64 {
+    us / 1_000 * 1_000u64.saturating_add_signed(drift_per_mille)
 }

@@ -10,10 +10,16 @@
 
 mod carry;
 mod chaos;
+mod counts;
+mod damage;
 mod end;
 mod host;
 mod manual;
 mod observe;
+mod pace;
+mod point;
+mod strays;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,32 +27,40 @@ use std::sync::Arc;
 
 use polder_consensus::{EvidenceKind, Seen};
 use polder_executor::Frozen;
-use polder_node::replica::{Disk, Event, Replica, ReplicaConfig, Start, VerifiedPeer, verify_peer};
+use polder_node::replica::{Disk, Event, Replica, ReplicaConfig, Start, VerifiedPeer};
 use polder_types::{
-    ClientAccess, Digest, Domain, Genesis, GenesisError, Keyring, Member, NodeFrame, Nonce, ReplicaId, Seq, SessionId,
-    SignedRequest, SigningKey, Verified, decode,
+    ClientAccess, Genesis, GenesisError, Keyring, Member, NodeFrame, Nonce, ReplicaId, Seq, SessionId, SignedRequest,
+    SigningKey, Verified,
 };
 
 use crate::byzantine::{Liar, Shared, is_in};
 use crate::checkers::progress::End;
-use crate::checkers::{Verdict, violation};
+use crate::checkers::{Verdict, Violation, violation};
 use crate::client::{Client, Say, Whom};
 use crate::history::History;
 use crate::mischief::{Troublemaker, describe};
-use crate::network::{Copy, Network, Party};
+use crate::network::{Blocked, Copy, Network, Party};
 use crate::random::{Purpose, Random};
 use crate::service::Lists;
 use crate::swarm::Options;
 use crate::trace::Trace;
 
-pub use host::{Doom, Host, Job, Point};
+pub use chaos::Fault;
+pub use counts::{Counts, Tallied};
+pub use damage::Damage;
+pub use host::{Host, Job, Standing};
 pub use observe::Checkers;
+pub use point::{Aim, Doom, Point};
+pub use strays::Manner;
 
 /// Digests of checked signatures that the run remembers: each is checked once.
 const SEEN_MAX: usize = 200_000;
 
 /// How often a client looks at the time, in microseconds.
 const CLIENT_TICK_US: u64 = 10_000;
+
+/// After how long a replica is started again whose disk is full, in microseconds.
+const RETRY_START_US: u64 = 100_000;
 
 /// How long a run may take in steps, whatever its clocks say: a storm of messages is a bug too.
 const STEPS_MAX: u64 = 3_000_000;
@@ -89,43 +103,13 @@ enum Happening {
     Resume { host: usize, life: u64 },
     Restart { host: usize, life: u64 },
     MakeUp { host: usize },
+    Thaw { host: usize },
+    Stray { host: usize },
     Mischief,
     ClientTick { client: usize },
     Fault(chaos::Fault),
     Heal,
     Look,
-}
-
-/// What was counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Events given to replicas.
-    pub steps: u64,
-    /// Messages dropped because their receiver did not want them.
-    pub unwanted: u64,
-    /// Messages of liars that did not verify.
-    pub forged: u64,
-    /// Crashes.
-    pub crashes: u64,
-    /// Restarts.
-    pub restarts: u64,
-    /// View changes, as the replicas count them.
-    pub view_changes: u64,
-    /// State transfers that ended in a new base.
-    pub transfers: u64,
-}
-
-impl Counts {
-    /// Adds others.
-    pub fn add(&mut self, other: &Self) {
-        self.steps += other.steps;
-        self.unwanted += other.unwanted;
-        self.forged += other.forged;
-        self.crashes += other.crashes;
-        self.restarts += other.restarts;
-        self.view_changes += other.view_changes;
-        self.transfers += other.transfers;
-    }
 }
 
 /// One run.
@@ -250,6 +234,38 @@ impl World {
     ///
     /// The first property that does not hold.
     pub fn run(&mut self) -> Verdict {
+        self.begin();
+        self.schedule_chaos();
+        while self.end.is_none() && self.happen_next(u64::MAX)? {}
+        self.conclude()
+    }
+
+    /// Runs until a time, or to the end, if that comes before it.
+    ///
+    /// # Errors
+    ///
+    /// The first property that does not hold.
+    pub fn advance(&mut self, until_us: u64) -> Verdict {
+        while self.end.is_none() && self.happen_next(until_us)? {}
+        self.now_us = self.now_us.max(until_us);
+        Ok(())
+    }
+
+    /// Lets the next thing happen, if it is due by then.
+    fn happen_next(&mut self, until_us: u64) -> Result<bool, Violation> {
+        let Some(next) = self.queue.first_entry().filter(|next| next.key().0 <= until_us) else { return Ok(false) };
+        let ((at_us, _, _), happening) = next.remove_entry();
+        self.now_us = at_us;
+        self.happen(happening)?;
+        if self.counts.steps > STEPS_MAX {
+            let unanswered: usize = self.clients.iter().map(Client::unanswered).sum();
+            violation("storm", format!("{STEPS_MAX} steps and no end, {unanswered} requests unanswered"))?;
+        }
+        Ok(true)
+    }
+
+    /// What happens first: replicas start, clients begin to ask. Nothing fails yet.
+    pub fn begin(&mut self) {
         self.trace.line(format_args!("{}", self.options));
         for host in 0..self.hosts.len() {
             if let Some(liar) = &self.hosts[host].liar {
@@ -258,12 +274,16 @@ impl World {
             }
             let skew_max = self.options.faults.skew_ms_max;
             self.hosts[host].skew_ms = self.fault_random.range(0, skew_max) as i64;
+            let drift = self.options.hazards.drift_per_mille;
+            self.hosts[host].drift_per_mille =
+                [0; 2].map(|_: i64| self.fault_random.range(0, 2 * drift) as i64 - drift as i64);
             let after_us = self.order.range(0, 20_000);
             let life = self.hosts[host].life;
             self.schedule(after_us, Happening::Restart { host, life });
         }
         let slowest = self.fault_random.below(self.hosts.len());
         self.hosts[slowest].digest_us_max = self.options.disk.digest_us_max;
+        [self.hosts[slowest].log.slowness, self.hosts[slowest].state.slowness] = self.options.hazards.slowness;
         for client in 0..self.clients.len() {
             let after_us = self.order.range(0, CLIENT_TICK_US);
             self.schedule(after_us, Happening::ClientTick { client });
@@ -271,17 +291,14 @@ impl World {
         if self.options.load.mischief_gap_ms > 0 {
             self.schedule(100_000, Happening::Mischief);
         }
-        self.schedule_chaos();
-        while self.end.is_none() {
-            let Some(((at_us, _, _), happening)) = self.queue.pop_first() else { break };
-            self.now_us = at_us;
-            self.happen(happening)?;
-            if self.counts.steps > STEPS_MAX {
-                let unanswered: usize = self.clients.iter().map(Client::unanswered).sum();
-                return violation("storm", format!("{STEPS_MAX} steps and no end, {unanswered} requests unanswered"));
-            }
-        }
-        self.conclude()
+    }
+
+    /// Cuts the link between two replicas, both ways and for ever; a healing does not mend it while it is between
+    /// replicas of which one is not healed.
+    pub fn cut(&mut self, one: ReplicaId, other: ReplicaId) {
+        let [one, other] = [one, other].map(|replica| Party(replica.0.into()));
+        self.network.block(one, other, u64::MAX, Blocked::Lose);
+        self.network.block(other, one, u64::MAX, Blocked::Lose);
     }
 
     /// Simulated time, in microseconds.
@@ -324,9 +341,16 @@ impl World {
             Happening::Tick { host, life } if self.is_current(host, life) => {
                 let after_us = self.options.tick_ms * 1_000 + self.order.range(0, 500);
                 self.schedule(after_us, Happening::Tick { host, life });
-                if self.hosts[host].paused_until_us > self.now_us { Ok(()) } else { self.give(host, Event::Tick) }
+                self.give(host, Event::Tick)
             }
-            Happening::DiskDone { host, life, disk } if self.is_current(host, life) => self.disk_done(host, disk),
+            Happening::DiskDone { host, life, disk } if self.is_current(host, life) => {
+                let stalled_us = self.disk(host, disk).stalled_until_us.saturating_sub(self.now_us);
+                if stalled_us > 0 {
+                    self.schedule(stalled_us, Happening::DiskDone { host, life, disk });
+                    return Ok(());
+                }
+                self.disk_done(host, disk)
+            }
             Happening::Digested { host, life, frozen } if self.is_current(host, life) => {
                 drop(frozen.digests());
                 self.give(host, Event::Digested { frozen })
@@ -336,6 +360,11 @@ impl World {
             Happening::Restart { host, life } if self.is_current(host, life) => self.restart(host),
             Happening::Arrive(copy) => self.arrive(*copy),
             Happening::MakeUp { host } => self.make_up(host),
+            Happening::Thaw { host } => {
+                self.hosts[host].frozen_wall_ms = None;
+                Ok(())
+            }
+            Happening::Stray { host } => self.stray(host),
             Happening::Mischief => {
                 self.mischief();
                 Ok(())
@@ -350,76 +379,6 @@ impl World {
             Happening::Look => self.look(),
             _ => Ok(()),
         }
-    }
-
-    /// A copy of a message is there.
-    fn arrive(&mut self, copy: Copy<Parcel>) -> Verdict {
-        let n = self.hosts.len();
-        if copy.to.0 >= n {
-            if let Parcel::Frame(frame) = &copy.message
-                && let Some(client) = self.clients.get_mut(copy.to.0 - n)
-            {
-                client.frame(self.now_us, ReplicaId(copy.from.0 as u8), frame, &mut self.history);
-            }
-            return Ok(());
-        }
-        let host = copy.to.0;
-        if !self.hosts[host].is_up() {
-            return Ok(());
-        }
-        match copy.message {
-            Parcel::Where => self.answer_where(host, copy.from),
-            Parcel::Request(request) => self.give(host, Event::Request(request)),
-            Parcel::Peer(message) => {
-                let (me, now_us) = (self.hosts[host].id, self.now_us);
-                self.deaf.iter_mut().filter(|(deaf, _)| *deaf == me).for_each(|(_, since_us)| *since_us = now_us);
-                let Some(message) = self.admit(host, message)? else { return Ok(()) };
-                self.give(host, Event::Peer { from: ReplicaId(copy.from.0 as u8), message })
-            }
-            Parcel::Frame(_) => Ok(()),
-        }
-    }
-
-    /// Asks the receiver whether it wants the message; some messages come as bytes and are verified anew.
-    fn admit(
-        &mut self,
-        host: usize,
-        message: VerifiedPeer,
-    ) -> Result<Option<VerifiedPeer>, crate::checkers::Violation> {
-        if let VerifiedPeer::Ordering(ordering, _) = &message {
-            if self.hosts[host].liar.is_some() {
-                self.shared.note(ordering.message());
-            }
-            let replica = self.hosts[host].replica.as_ref();
-            let is_wanted = replica.is_some_and(|replica| replica.wants(&ordering.message().header()));
-            if !is_wanted && !self.network.is_forced() {
-                self.counts.unwanted += 1;
-                return Ok(None);
-            }
-        }
-        if !self.network.is_encoded() {
-            return Ok(Some(message));
-        }
-        let bytes = message.to_bytes();
-        let Ok(decoded) = decode(&bytes, usize::MAX) else {
-            violation("certificates", format!("{message} does not decode from its own {} bytes", bytes.len()))?;
-            return Ok(None);
-        };
-        let verified = verify_peer(&self.keyring, &self.genesis.constants, &mut self.seen, decoded);
-        verified.map(Some).or_else(|why| {
-            violation("certificates", format!("{message} does not verify after its journey: {why}")).map(|()| None)
-        })
-    }
-
-    fn answer_where(&mut self, host: usize, client: Party) -> Verdict {
-        let Some(replica) = self.hosts[host].replica.as_ref() else { return Ok(()) };
-        if self.hosts[host].paused_until_us > self.now_us {
-            return Ok(());
-        }
-        let status = replica.status();
-        let frame = NodeFrame::At { epoch: status.core.epoch, view: status.core.view, cut: status.stable };
-        self.send_frame(host, client, frame);
-        Ok(())
     }
 
     /// The lying client sends something to some replicas.
@@ -473,37 +432,19 @@ impl World {
         }
     }
 
-    /// Hands a message to the network, which the adversary rules until it is healed.
-    fn post(&mut self, from: Party, to: Party, message: Parcel) {
-        if self.healed_at_us.is_none()
-            && let Parcel::Peer(said) = &message
-            && self.shared.loses(self.now_us, ReplicaId(from.0 as u8), ReplicaId(to.0 as u8), said)
-        {
-            return;
-        }
-        if self.healed_at_us.is_some() && self.network.is_lossy_when_healed() {
-            let what = Digest::of(Domain::Seen, format!("{}>{} {message}", from.0, to.0).as_bytes());
-            let what = u64::from_le_bytes(std::array::from_fn(|index| what.0[index]));
-            if self.network.loses_first(from, to, what) {
-                return;
-            }
-        }
-        if let Some(held) = &mut self.held {
-            held.push(Copy { at_us: self.now_us, from, to, message });
-            return;
-        }
-        for copy in self.network.send(self.now_us, from, to, message) {
-            let after_us = copy.at_us - self.now_us;
-            self.schedule(after_us, Happening::Arrive(Box::new(copy)));
-        }
-    }
-
     /// Starts a replica from what its disks remember.
     fn restart(&mut self, host: usize) -> Verdict {
         if self.hosts[host].is_up() || self.hosts[host].is_gone {
             return Ok(());
         }
-        let is_blank = self.hosts[host].is_blank();
+        if self.hosts[host].log.is_full(self.now_us) || self.hosts[host].state.is_full(self.now_us) {
+            // Its first write would fail, and it would end. Somebody tries again.
+            let life = self.hosts[host].life;
+            self.schedule(RETRY_START_US, Happening::Restart { host, life });
+            return Ok(());
+        }
+        let damage = self.hosts[host].damage.take();
+        let is_blank = self.hosts[host].is_blank() && damage.is_none();
         let start = if is_blank { Start::Genesis } else { Start::Memory };
         let me = self.hosts[host].id;
         let config = ReplicaConfig {
@@ -519,12 +460,21 @@ impl World {
         let opened = Replica::open(config, Arc::new(Lists), log.as_ref(), state.as_ref(), start);
         let (replica, actions) = match opened {
             Ok(opened) => opened,
+            Err(why) if damage.is_some_and(|damage| damage.explains(&why)) => {
+                self.trace.line(format_args!("{} {me} is refused: {why}", self.now_us));
+                self.counts.refused += 1;
+                self.hosts[host].is_gone = true;
+                return Ok(());
+            }
             Err(why) => return violation("recovery", format!("{me} cannot start again ({start:?}): {why}")),
         };
+        if let Some(damage) = damage.filter(|damage| damage.is_refused()) {
+            return violation("memory", format!("{me} starts from a folder that is not its own any more: {damage:?}"));
+        }
         self.counts.restarts += 1;
         let status = replica.status();
         self.trace.line(format_args!("{} {me} starts: {status}", self.now_us));
-        if self.hosts[host].liar.is_none() {
+        if self.hosts[host].is_correct() {
             self.checkers.agreement.starts(me, status.executed, status.history)?;
         }
         self.hosts[host].replica = Some(replica);

@@ -13,6 +13,7 @@ use crate::checkers::archive::Archive;
 use crate::checkers::bounded_tables::{self, Sizes};
 use crate::checkers::certificates::Certificates;
 use crate::checkers::equal_roots::EqualRoots;
+use crate::checkers::single_votes::SingleVotes;
 use crate::checkers::validity::Validity;
 use crate::checkers::{Verdict, violation};
 
@@ -31,6 +32,8 @@ pub struct Checkers {
     pub equal_roots: EqualRoots,
     /// See the checker.
     pub certificates: Certificates,
+    /// See the checker.
+    pub single_votes: SingleVotes,
     bounds: Sizes,
     batches: BTreeMap<Digest, Arc<Batch>>,
 }
@@ -45,6 +48,7 @@ impl Checkers {
             validity: Validity::default(),
             equal_roots: EqualRoots::default(),
             certificates: Certificates::default(),
+            single_votes: SingleVotes::default(),
             bounds: bounded_tables::bounds(constants, quorum),
             batches: BTreeMap::new(),
         }
