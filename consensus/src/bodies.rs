@@ -66,6 +66,11 @@ impl Bodies {
         (self.held.len(), self.wanted.len())
     }
 
+    /// The bytes of those that are held.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.held.values().map(|body| body.bytes.len() as u64).sum()
+    }
+
     /// Holds a body; returns the slots that waited for it.
     pub(crate) fn insert(&mut self, digest: Digest, body: impl FnOnce() -> Body) -> BTreeSet<Seq> {
         if digest != self.no_op.0 {

@@ -202,6 +202,14 @@ impl Core {
         self.requests.is_waiting(request)
     }
 
+    /// The bytes of the bodies held, at most `3·L·batch_bytes_max` (R11), and of the requests admitted and not proposed, at
+    /// most `admitted_bytes_max` and as much again outside the caps (R6). Looks at every body: for checks, not for every
+    /// step of a node.
+    #[must_use]
+    pub fn held_bytes(&self) -> (u64, u64) {
+        (self.bodies.bytes(), self.requests.unproposed().1)
+    }
+
     /// What there is to say.
     #[must_use]
     pub fn status(&self) -> Status {

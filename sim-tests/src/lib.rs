@@ -20,6 +20,7 @@ pub mod random;
 pub mod run;
 pub mod script;
 pub mod service;
+pub mod shrink;
 pub mod swarm;
 pub mod trace;
 pub mod world;

@@ -1,7 +1,6 @@
 //! Running seeds: one, or many over the cores; and what came of them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
@@ -10,6 +9,7 @@ use std::time::Instant;
 use polder_types::Digest;
 
 use crate::checkers::Violation;
+use crate::shrink::Without;
 use crate::swarm::{Model, Options};
 use crate::trace::Trace;
 use crate::world::{Counts, World};
@@ -19,6 +19,8 @@ use crate::world::{Counts, World};
 pub struct Setup {
     /// The fault model; drawn by the seed if none is asked for.
     pub model: Option<Model>,
+    /// What of all that the seed draws is switched off.
+    pub without: Without,
     /// The bug to plant.
     #[cfg(polder_mutations)]
     pub mutation: Option<polder_consensus::Mutation>,
@@ -28,12 +30,12 @@ impl Setup {
     /// The options that this seed draws.
     #[must_use]
     pub fn options(&self, seed: u64) -> Options {
-        #[cfg_attr(not(polder_mutations), expect(unused_mut, reason = "only a planted bug biases them"))]
         let mut options = Options::draw(seed, self.model);
         #[cfg(polder_mutations)]
         if let Some(mutation) = self.mutation {
             crate::bias::bias(&mut options, mutation, self.model);
         }
+        self.without.apply(&mut options);
         options
     }
 
@@ -41,7 +43,9 @@ impl Setup {
     #[must_use]
     pub fn replay(&self, seed: u64) -> String {
         let model = self.model.map(|model| format!(" --fault-model {}", model.name())).unwrap_or_default();
-        format!("./run sim --seed {seed} --trace{model}{}", self.planted())
+        let names = self.without.names();
+        let without = if names.is_empty() { names } else { format!(" --without {names}") };
+        format!("./run sim --seed {seed} --trace{model}{without}{}", self.planted())
     }
 
     #[cfg(polder_mutations)]
@@ -163,6 +167,15 @@ impl Report {
     }
 }
 
+/// When a search begins no more seeds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// After a failure.
+    pub stops_at_first: bool,
+    /// After this time.
+    pub until: Option<Instant>,
+}
+
 /// Runs seeds over `threads` threads, each seed on one; `progress` is told how many are done and how many failed.
 /// With `stop_at_first` no more are begun after a failure.
 #[must_use]
@@ -173,38 +186,57 @@ pub fn run_many(
     stop_at_first: bool,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Report {
+    run_within(seeds, setup, threads, Limits { stops_at_first: stop_at_first, until: None }, progress)
+}
+
+/// As [`run_many`], within limits.
+#[must_use]
+pub fn run_within(
+    seeds: std::ops::Range<u64>,
+    setup: &Setup,
+    threads: usize,
+    limits: Limits,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Report {
     let started = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let is_over = AtomicBool::new(false);
-    let outcomes: Mutex<(BTreeMap<u64, Outcome>, f64, u64)> = Mutex::default();
+    let report: Mutex<Report> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
+                let (begun, begun_core_s) = (Instant::now(), core_s());
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || is_over.load(Ordering::Relaxed) {
+                    let is_late = limits.until.is_some_and(|until| Instant::now() >= until);
+                    if seed >= seeds.end || is_late || is_over.load(Ordering::Relaxed) {
                         break;
                     }
-                    let begun = Instant::now();
                     let outcome = run(seed, setup, Trace::silent());
-                    let has_failed = outcome.violation.is_some();
-                    if has_failed && stop_at_first {
+                    if outcome.violation.is_some() && limits.stops_at_first {
                         is_over.store(true, Ordering::Relaxed);
                     }
-                    let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-                    outcomes.0.insert(seed, outcome);
-                    outcomes.1 += begun.elapsed().as_secs_f64();
-                    outcomes.2 += u64::from(has_failed);
-                    progress(outcomes.0.len() as u64, outcomes.2);
+                    let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+                    report.add(outcome);
+                    progress(report.seeds, report.failures.len() as u64);
                 }
+                let of_core_s = core_s().zip(begun_core_s).map(|(now, before)| now - before);
+                let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+                report.core_s += of_core_s.unwrap_or_else(|| begun.elapsed().as_secs_f64());
             });
         }
     });
-    let (outcomes, core_s, _) = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut report = Report { core_s, ..Report::default() };
-    outcomes.into_values().for_each(|outcome| report.add(outcome));
+    let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.failures.sort_by_key(|outcome| outcome.seed);
     report.wall_s = started.elapsed().as_secs_f64();
     report
+}
+
+/// Seconds that this thread has spent on a core, where the system says so: others may be busy on the machine.
+fn core_s() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let ns: u64 = text.split_whitespace().next()?.parse().ok()?;
+    Some(ns as f64 / 1e9)
 }
 
 thread_local! {

@@ -244,6 +244,8 @@ fn constants(random: &mut Random) -> Constants {
         batch_bytes_max: 4_096,
         admitted_per_client_max: random.weighted(&[(1, 4), (4, 64)], 64),
         admitted_max: 256,
+        admitted_bytes_per_client_max: 32 << 10,
+        admitted_bytes_max: 128 << 10,
         timeout_first_ms,
         timeout_max_ms: timeout_first_ms * random.weighted(&[(1, 2), (3, 4), (1, 8)], 4),
         fresh_slots_max: random.range(2, window_slots),

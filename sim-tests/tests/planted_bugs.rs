@@ -37,7 +37,7 @@ fn every_planted_bug_is_caught() {
     let by_seeds = |mutation: &&Mutation| BY_SCRIPT.iter().all(|(other, _)| other != *mutation);
     let chosen = |mutation: &&Mutation| only.as_ref().is_none_or(|only| only == mutation.name());
     for &mutation in Mutation::ALL.iter().filter(by_seeds).filter(chosen) {
-        let setup = Setup { model: None, mutation: Some(mutation) };
+        let setup = Setup { mutation: Some(mutation), ..Setup::default() };
         let report = run_many(0..SEEDS_MAX, &setup, threads, true, &|_, _| {});
         let (name, seeds, core_s) = (mutation.name(), report.seeds, report.core_s);
         match report.failures.first() {

@@ -91,6 +91,12 @@ impl<S: Service> Replica<S> {
         }
     }
 
+    /// See [`polder_consensus::Core::held_bytes`].
+    #[must_use]
+    pub fn held_bytes(&self) -> (u64, u64) {
+        self.core.held_bytes()
+    }
+
     fn phase(&self) -> Phase {
         if let Some(why) = &self.halted {
             return Phase::Halted(why.clone());

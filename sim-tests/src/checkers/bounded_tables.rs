@@ -19,6 +19,10 @@ pub struct Sizes {
     pub unexecuted: u64,
     /// Slots between the stable cut and the highest slot executed.
     pub above_stable: u64,
+    /// Bytes of the bodies of batches.
+    pub body_bytes: u64,
+    /// Bytes of the requests admitted and not proposed.
+    pub request_bytes: u64,
     /// Bytes of the ordering log on disk.
     pub log_bytes: u64,
     /// The time-out, in milliseconds (R7).
@@ -41,6 +45,8 @@ pub fn bounds(constants: &Constants, quorum: Quorum) -> Sizes {
         waiting: u64::from(constants.admitted_max) + n * 128,
         unexecuted: 2 * window,
         above_stable: window,
+        body_bytes: 3 * window * u64::from(constants.batch_bytes_max),
+        request_bytes: 2 * constants.admitted_bytes_max,
         log_bytes: 4 * slots * (body + certificates) + 64 * view_change + (64 << 10),
         timeout_ms: constants.timeout_max_ms,
     }
@@ -56,6 +62,8 @@ pub fn check(replica: ReplicaId, held: &Sizes, bounds: &Sizes) -> Verdict {
         ("waiting requests", held.waiting, bounds.waiting),
         ("unexecuted batches", held.unexecuted, bounds.unexecuted),
         ("slots above the stable cut", held.above_stable, bounds.above_stable),
+        ("bytes of bodies", held.body_bytes, bounds.body_bytes),
+        ("bytes of requests", held.request_bytes, bounds.request_bytes),
         ("bytes of log", held.log_bytes, bounds.log_bytes),
         ("ms of time-out", held.timeout_ms, bounds.timeout_ms),
     ];
@@ -80,6 +88,8 @@ mod tests {
             Sizes { waiting: bounds.waiting + 1, ..bounds },
             Sizes { unexecuted: bounds.unexecuted + 1, ..bounds },
             Sizes { above_stable: bounds.above_stable + 1, ..bounds },
+            Sizes { body_bytes: bounds.body_bytes + 1, ..bounds },
+            Sizes { request_bytes: bounds.request_bytes + 1, ..bounds },
             Sizes { log_bytes: bounds.log_bytes + 1, ..bounds },
             Sizes { timeout_ms: bounds.timeout_ms + 1, ..bounds },
         ] {

@@ -10,12 +10,13 @@ pub mod certificates;
 pub mod equal_roots;
 pub mod evidence;
 pub mod exactly_once;
+pub mod latency;
 pub mod linearizable;
 pub mod progress;
 pub mod ready;
-pub mod single_votes;
 pub mod undisturbed;
 pub mod validity;
+pub mod views;
 
 /// A property that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -260,7 +260,6 @@ impl World {
         } else {
             self.note(&verified)?;
             if let VerifiedPeer::Ordering(message, _) = &verified {
-                self.checkers.single_votes.sent(me, message.message())?;
                 self.checkers.archive.sent(me, message.message(), &self.keyring)?;
             }
         }

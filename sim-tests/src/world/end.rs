@@ -5,7 +5,7 @@ use polder_types::{Answer, ReplicaId, View, Wire as _};
 
 use super::{Happening, World};
 use crate::checkers::progress::{self, End};
-use crate::checkers::{Verdict, exactly_once, linearizable, ready, undisturbed, validity};
+use crate::checkers::{Verdict, exactly_once, latency, linearizable, ready, undisturbed, validity, views};
 use crate::client::Client;
 use crate::history::{Command, Reply};
 use crate::network::Party;
@@ -96,6 +96,7 @@ impl World {
         let end = self.describe_end();
         progress::check(&end)?;
         self.judge_deaf()?;
+        self.judge_waiting()?;
         if !end.is_settled() {
             return Ok(());
         }
@@ -111,6 +112,28 @@ impl World {
         }
         self.end = Some(end);
         Ok(())
+    }
+
+    /// From when on the healed quorum is held to time: its time-outs have grown, and it has caught up.
+    fn settled_us(&self) -> Option<u64> {
+        let constants = &self.options.constants;
+        let settle_ms = constants.timeout_max_ms * u64::from(constants.doublings_max() + 2);
+        self.healed_at_us.map(|healed_us| healed_us + 1_000 * self.slow(settle_ms))
+    }
+
+    /// No request waits for too long, and views change seldom.
+    fn judge_waiting(&mut self) -> Verdict {
+        let Some(settled_us) = self.settled_us().filter(|settled_us| *settled_us <= self.now_us) else { return Ok(()) };
+        let constants = &self.options.constants;
+        let in_flight = self.options.load.in_flight as u64;
+        let bound_ms = self.slow(latency::bound_ms(constants, self.keyring.quorum(), in_flight));
+        latency::check(&self.history, settled_us, self.now_us, bound_ms)?;
+        let elapsed_ms = (self.now_us - settled_us) / 1_000;
+        let faulty = self.hosts.len() - self.healed.len();
+        let changes_max = views::changes_max(constants, faulty, self.options.is_watched, elapsed_ms);
+        let view = self.healed_statuses().iter().map(|(_, status)| status.core.view).max().unwrap_or_default();
+        let from = *self.settled_view.get_or_insert(view);
+        views::check(from, view, changes_max, elapsed_ms)
     }
 
     /// Who hears nobody says so: for as long as nothing came any more, also of what the network had held back.

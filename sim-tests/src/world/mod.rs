@@ -30,7 +30,7 @@ use polder_executor::Frozen;
 use polder_node::replica::{Disk, Event, Replica, ReplicaConfig, Start, VerifiedPeer};
 use polder_types::{
     ClientAccess, Genesis, GenesisError, Keyring, Member, NodeFrame, Nonce, ReplicaId, Seq, SessionId, SignedRequest,
-    SigningKey, Verified,
+    SigningKey, Verified, View,
 };
 
 use crate::byzantine::{Liar, Shared, is_in};
@@ -156,6 +156,8 @@ pub struct World {
     has_read_lists: bool,
     must_reach: Option<Seq>,
     troublemaker: Troublemaker,
+    /// The highest view of a healed replica when the time-outs had grown after the healing.
+    settled_view: Option<View>,
     watch: Option<end::Watch>,
     end: Option<End>,
 }
@@ -220,6 +222,7 @@ impl World {
             has_read_lists: false,
             must_reach: None,
             troublemaker: Troublemaker::new(seed, keyring.cluster(), options.constants.interval_slots),
+            settled_view: None,
             watch: None,
             end: None,
             hosts,

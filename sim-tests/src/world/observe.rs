@@ -13,7 +13,6 @@ use crate::checkers::archive::Archive;
 use crate::checkers::bounded_tables::{self, Sizes};
 use crate::checkers::certificates::Certificates;
 use crate::checkers::equal_roots::EqualRoots;
-use crate::checkers::single_votes::SingleVotes;
 use crate::checkers::validity::Validity;
 use crate::checkers::{Verdict, violation};
 
@@ -32,8 +31,6 @@ pub struct Checkers {
     pub equal_roots: EqualRoots,
     /// See the checker.
     pub certificates: Certificates,
-    /// See the checker.
-    pub single_votes: SingleVotes,
     bounds: Sizes,
     batches: BTreeMap<Digest, Arc<Batch>>,
 }
@@ -48,7 +45,6 @@ impl Checkers {
             validity: Validity::default(),
             equal_roots: EqualRoots::default(),
             certificates: Certificates::default(),
-            single_votes: SingleVotes::default(),
             bounds: bounded_tables::bounds(constants, quorum),
             batches: BTreeMap::new(),
         }
@@ -65,6 +61,9 @@ impl Checkers {
         self.certificates.seen(message.message())
     }
 }
+
+/// How often the bytes that a replica holds are counted.
+const BYTES_EVERY_STEPS: u64 = 16;
 
 impl World {
     /// A correct replica executed a batch.
@@ -87,6 +86,9 @@ impl World {
     pub(super) fn observe_step(&mut self, host: usize) -> Verdict {
         let Some(replica) = self.hosts[host].replica.as_ref() else { return Ok(()) };
         replica.check();
+        // Looking at every body takes long, and they come and go slowly.
+        let is_due = self.counts.steps.is_multiple_of(BYTES_EVERY_STEPS);
+        let (body_bytes, request_bytes) = if is_due { replica.held_bytes() } else { (0, 0) };
         let status = replica.status();
         let me = self.hosts[host].id;
         if status.core.suspects {
@@ -109,6 +111,8 @@ impl World {
             );
         }
         let held = Sizes {
+            body_bytes,
+            request_bytes,
             waiting: status.core.waiting as u64,
             unexecuted: status.core.committed.0.saturating_sub(status.executed.0.max(status.core.low.0)),
             above_stable: status.core.committed.0.saturating_sub(status.core.low.0),
