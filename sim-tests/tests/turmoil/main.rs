@@ -56,7 +56,7 @@ fn seeds() -> Range<u64> {
 }
 
 /// Plays a scenario with one seed; says what it came to, and the hash over all packets and events.
-fn play(name: &str, seed: u64) -> (Outcome, (Digest, u64)) {
+fn play(name: &str, seed: u64) -> (Outcome, (Option<Digest>, u64)) {
     let (_, scenario) = SCENARIOS.iter().find(|(known, _)| *known == name).expect("a scenario of this name");
     let mut random = Random::new(seed, Purpose::Swarm);
     let options = Options::drawn(&mut random, name == "flood");

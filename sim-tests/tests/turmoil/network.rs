@@ -99,7 +99,7 @@ impl Network {
     }
 
     /// The hash over all packets and events so far, and how many datagrams were sent.
-    pub(crate) fn hash(&self) -> (polder_types::Digest, u64) {
+    pub(crate) fn hash(&self) -> (Option<polder_types::Digest>, u64) {
         let shared = self.lock();
         (shared.trace.hash(), shared.datagrams)
     }
