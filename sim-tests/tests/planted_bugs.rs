@@ -51,7 +51,7 @@ fn every_planted_bug_is_caught() {
 /// A canary that must fail: it is caught at once, by a checker, not by luck.
 #[test]
 fn the_canary_is_caught_in_every_cluster_that_two_agree_in() {
-    let setup = Setup { model: Some(Model::Byzantine), mutation: Some(Mutation::Canary) };
+    let setup = Setup { model: Some(Model::Byzantine), mutation: Some(Mutation::Canary), ..Setup::default() };
     let report = run_many(0..8, &setup, 1, false, &|_, _| {});
     assert_eq!(report.failures.len(), 8);
 }
