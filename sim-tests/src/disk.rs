@@ -111,6 +111,10 @@ impl Disk {
                 break;
             }
         }
+        if refused.is_err() {
+            // Nothing follows a write that failed: the log has no holes.
+            self.waiting.clear();
+        }
         refused?;
         if !self.running.iter().any(|pending| pending.durability == Durability::Synced) {
             return Ok(Some(1 + random.range(0, 20)));

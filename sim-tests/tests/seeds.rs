@@ -27,8 +27,10 @@ fn two_hundred_seeds_find_nothing() {
 }
 
 /// Seeds beyond those that failed once, and what they showed.
-const KEPT: [(u64, &str); 1] =
-    [(1_332, "a replica that is cut off is given, long after, what the network had held back: that is not boasting")];
+const KEPT: [(u64, &str); 2] = [
+    (1_332, "a replica that is cut off is given, long after, what the network had held back: that is not boasting"),
+    (7_000_102, "a full disk keeps nothing of what was written after the write that it refused"),
+];
 
 #[test]
 fn seeds_that_failed_once_fail_no_more() {
