@@ -189,7 +189,7 @@ impl Statement for NewView {
 }
 
 /// STATUS (R15): what its sender has, so that others re-send what it lacks. Authenticated by the channel only.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The epoch.
     pub epoch: Epoch,

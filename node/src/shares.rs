@@ -3,7 +3,7 @@
 //! who goes on sending though he is told that his share is used up, may have only a small part of that. Who is alone may
 //! have all there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use polder_types::ClientId;
 
@@ -29,6 +29,8 @@ const FLOODS_MAX: usize = 4_096;
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     under_way: BTreeMap<ClientId, u64>,
+    /// The same, the busiest last: it is asked for with every request.
+    by_commands: BTreeSet<(u64, ClientId)>,
     refusals: BTreeMap<ClientId, u32>,
     /// Those who flood, and for how many ticks that is remembered.
     floods: BTreeMap<ClientId, u32>,
@@ -38,16 +40,26 @@ pub(crate) struct Shares {
 impl Shares {
     /// A request of this client, with so many commands, is taken.
     pub(crate) fn taken(&mut self, client: ClientId, commands: u64) {
-        *self.under_way.entry(client).or_default() += commands;
+        self.set(client, self.of(client).saturating_add(commands));
     }
 
     /// So many commands of this client are answered.
     pub(crate) fn answered(&mut self, client: ClientId, commands: u64) {
-        if let Some(under_way) = self.under_way.get_mut(&client) {
-            *under_way = under_way.saturating_sub(commands);
-            if *under_way == 0 {
-                self.under_way.remove(&client);
-            }
+        self.set(client, self.of(client).saturating_sub(commands));
+    }
+
+    /// How many commands of this client are under way.
+    fn of(&self, client: ClientId) -> u64 {
+        self.under_way.get(&client).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, client: ClientId, commands: u64) {
+        self.by_commands.remove(&(self.of(client), client));
+        if commands == 0 {
+            self.under_way.remove(&client);
+        } else {
+            self.under_way.insert(client, commands);
+            self.by_commands.insert((commands, client));
         }
     }
 
@@ -74,15 +86,15 @@ impl Shares {
 
     /// Whether the next request of this client may be taken now.
     pub(crate) fn may(&self, client: ClientId) -> bool {
-        let Some(own) = self.under_way.get(&client) else { return true };
-        let others = self.under_way.iter().filter(|(other, _)| **other != client);
-        let Some(busiest) = others.map(|(_, under_way)| *under_way).max() else { return true };
+        let own = self.of(client);
+        let busiest = self.by_commands.iter().rev().find(|(_, other)| *other != client).map(|(commands, _)| *commands);
+        let Some(busiest) = busiest.filter(|_| own > 0) else { return true };
         let most = if self.is_flooding(client) {
             (busiest / PARTS).max(COMMANDS_OF_FLOOD_MIN)
         } else {
             busiest.max(COMMANDS_MIN)
         };
-        *own < most
+        own < most
     }
 
     /// Time has passed.
@@ -99,10 +111,9 @@ impl Shares {
             });
         }
         if self.ticks.is_multiple_of(FORGOTTEN_TICKS) {
-            self.under_way.retain(|_, under_way| {
-                *under_way -= under_way.div_ceil(8);
-                *under_way > 0
-            });
+            for (client, commands) in self.under_way.clone() {
+                self.set(client, commands - commands.div_ceil(8));
+            }
         }
     }
 }
@@ -167,6 +178,7 @@ mod tests {
         shares.floods(client(2));
         shares.taken(client(2), 1_000);
         (0..10 * FLOOD_TICKS).for_each(|_| shares.tick());
-        assert!(!shares.is_flooding(client(2)) && shares.under_way.is_empty() && shares.refusals.is_empty());
+        assert!(!shares.is_flooding(client(2)) && shares.refusals.is_empty());
+        assert!(shares.under_way.is_empty() && shares.by_commands.is_empty());
     }
 }

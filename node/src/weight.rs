@@ -100,17 +100,7 @@ pub(crate) mod tests {
     pub(crate) fn status(slots: usize) -> PeerMessage {
         let slot = SlotStatus { slot: Seq::ZERO, accepted: None, prepares: 0, commits: 0 };
         PeerMessage::Ordering(
-            Message::Status(StatusMessage {
-                epoch: Epoch::ZERO,
-                view: View::ZERO,
-                new_view: None,
-                low: Seq::ZERO,
-                committed: Seq::ZERO,
-                executed: Seq::ZERO,
-                suspects: 0,
-                view_changes: 0,
-                slots: vec![slot; slots],
-            }),
+            Message::Status(StatusMessage { slots: vec![slot; slots], ..StatusMessage::default() }),
             Mark::default(),
         )
     }

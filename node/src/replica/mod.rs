@@ -227,6 +227,7 @@ impl<S: Service> Replica<S> {
             }
             VerifiedPeer::Memory { nonce, mark } => match self.memory.answered(from, nonce, &mark, &self.key) {
                 Ok(()) => self.begin(out),
+                #[cfg(polder_mutations)]
                 Err(_) if mutated!(self, WipedVotesAtOnce) => self.forgive(out),
                 Err(what) => self.halt(
                     format!(
@@ -332,10 +333,6 @@ impl<S: Service> Replica<S> {
         self.memory.forgive();
         self.begin(out);
     }
-
-    #[cfg(not(polder_mutations))]
-    #[expect(clippy::unused_self, reason = "the same call in both builds")]
-    fn forgive(&mut self, _out: &mut Vec<Action>) {}
 
     fn flush(&mut self, out: &mut Vec<Action>) {
         if self.log.has_writes() {

@@ -60,17 +60,7 @@ fn one(plot: &mut Plot<'_>, kind: u64) -> PeerMessage {
         5 => return PeerMessage::MemoryAsk { nonce: plot.random.bits() },
         6 => return PeerMessage::Transfer(transfer::Message::AskDigests { cut: slot }),
         // All that there is, please.
-        _ => Message::Status(StatusMessage {
-            epoch,
-            view,
-            new_view: None,
-            low: Seq::ZERO,
-            committed: Seq::ZERO,
-            executed: Seq::ZERO,
-            suspects: 0,
-            view_changes: 0,
-            slots: Vec::new(),
-        }),
+        _ => Message::Status(StatusMessage { epoch, view, ..StatusMessage::default() }),
     };
     say(message)
 }

@@ -10,8 +10,8 @@ use polder_consensus::{Fetch, Message, StatusMessage};
 use polder_node::replica::{Mark, PeerMessage};
 use polder_transport::{Connection, Endpoint, Inbox, Lane, Lanes, Wiring};
 use polder_types::{
-    Answer, Batch, Blob, Call, ClientFrame, ClientId, ClusterFile, Digest, Epoch, NodeFrame, ReplicaEntry, Request,
-    Seq, SessionId, SigningKey, View, decode, encode,
+    Answer, Batch, Blob, Call, ClientFrame, ClientId, ClusterFile, Digest, NodeFrame, ReplicaEntry, Request, Seq,
+    SessionId, SigningKey, decode, encode,
 };
 
 use super::silent::Silent;
@@ -325,17 +325,7 @@ async fn replica(victim: Victim) {
             say(Message::Request(Request { client: ClientId(key.public()), call }.sign(cluster, &key)))
         })
         .collect();
-    let status = StatusMessage {
-        epoch: Epoch::ZERO,
-        view: View(0),
-        new_view: None,
-        low: Seq::ZERO,
-        committed: Seq::ZERO,
-        executed: Seq::ZERO,
-        suspects: 0,
-        view_changes: 0,
-        slots: Vec::new(),
-    };
+    let status = StatusMessage::default();
     let junk = Batch { ts: polder_types::Timestamp(1), requests: Vec::new() };
     frames.extend((0..64).map(|_| say(Message::Status(status.clone()))));
     frames.extend((0..64).map(|slot| say(Message::Fetch(Fetch::Committed(Seq(slot))))));
