@@ -386,6 +386,27 @@ fn c12_when_the_cut_is_gone_everywhere_but_at_a_dead_source_a_newer_one_is_taken
     assert!(network.fetch.progress().retargets >= 1);
 }
 
+/// Two that fetch the same state ask each other first, and neither has it: that must not hide the one that has it and was
+/// late before.
+#[test]
+fn c12_the_only_source_is_asked_though_it_was_late_once_and_another_says_at_once_that_it_has_nothing() {
+    let cluster = cluster();
+    let (own, state) = (at(&cluster, 9), at(&cluster, 10));
+    let held = std::slice::from_ref(&state);
+    let mut network = Network::with(&cluster, held, &state, Some(own), |config| config.at_once_per_peer = 8);
+    network.hold(0, &[]);
+    network.lie(1, |_, _| None);
+    network.lie(2, |_, message| (!matches!(message, Message::Chunk { .. })).then_some(message));
+    while !network.blamed.iter().any(|blamed| matches!(blamed, (ReplicaId(2), Blame::Late(_)))) {
+        assert!(network.now_ms < 10 * DEADLINE_MS);
+        network.tick();
+    }
+    network.lie(2, |_, message| Some(message));
+    let late_ms = network.now_ms;
+    network.run(late_ms + 10 * DEADLINE_MS);
+    network.is_restored_to(&state);
+}
+
 #[test]
 fn c12_an_idle_cluster_serves_a_laggard_and_no_leader_matters() {
     // FIELD: traffic stops at a checkpoint, and late replicas can never get one to fetch. The sources here do nothing

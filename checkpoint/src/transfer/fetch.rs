@@ -143,6 +143,8 @@ struct Peer {
     is_blamed: bool,
     /// Deadlines missed since it last completed a partition.
     late: u64,
+    /// It missed one since everybody was last asked: it may be dead.
+    is_late: bool,
 }
 
 /// A partition that is being fetched from one peer.
@@ -232,6 +234,7 @@ impl Fetch {
         for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.is_blamed) {
             peer.has_answered = false;
             peer.is_gone = false;
+            peer.is_late = false;
             out.push(Output::Send { to: *id, message: Message::Ask { above } });
         }
         let due_ms = now_ms.saturating_add((self.config.deadline_ms / 4).max(1));
@@ -385,7 +388,7 @@ impl Fetch {
         }
         self.done.insert(partition, received);
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.late = 0;
+            (peer.late, peer.is_late) = (0, false);
         }
         self.proceed(now_ms, out);
     }
@@ -449,6 +452,7 @@ impl Fetch {
             flights.remove(&partition);
             if let Some(peer) = self.peers.get_mut(&replica) {
                 peer.late = peer.late.saturating_add(1);
+                peer.is_late = true;
             }
             out.push(Output::Blame { replica, why: Blame::Late(partition) });
         }
@@ -456,10 +460,11 @@ impl Fetch {
     }
 
     /// Who no longer holds this cut holds a newer one: when all who are left were late, and may be dead, everybody is
-    /// asked anew.
+    /// asked anew. Only since they were last asked: else the one source that is left, late once, would never be tried
+    /// while another says at once that it has nothing.
     fn proceed_or_ask(&mut self, now_ms: u64, out: &mut Vec<Output>) {
         let mut able = self.peers.values().filter(|peer| !peer.is_blamed && !peer.is_gone);
-        if able.all(|peer| peer.late > 0) && self.peers.values().any(|peer| peer.is_gone) {
+        if able.all(|peer| peer.is_late) && self.peers.values().any(|peer| peer.is_gone) {
             self.ask(now_ms, out);
         } else {
             self.proceed(now_ms, out);
