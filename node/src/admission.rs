@@ -6,31 +6,23 @@
 //! matters (R15). One who goes on sending beyond his share is served little beside the others, and one who signs badly
 //! is served nothing more of what he has sent.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::collections::BTreeMap;
 
-use polder_consensus::{BadMessage, Header, Seen};
-use polder_types::{BadSignature, ClientId, Constants, Genesis, Keyring, ReplicaId, SignedRequest, Verified};
-use tokio::sync::mpsc;
+use polder_consensus::{BadMessage, Header};
+use polder_types::{BadSignature, ClientId, Constants, Digest, ReplicaId, SignedRequest, Verified};
 
-use crate::replica::{PeerMessage, VerifiedPeer, verify_peer};
+use crate::replica::{PeerMessage, VerifiedPeer};
 use crate::shares::Shares;
-
-/// Jobs that travel to a worker, and back, at once.
-const JOBS_PER_BATCH_MAX: usize = 16;
-
-/// Jobs that a worker has at once: enough to keep it busy while the loop does something else.
-const JOBS_PER_WORKER_MAX: usize = 2 * JOBS_PER_BATCH_MAX;
-
-/// Batches that a worker's channel holds; as many as there can be.
-pub(crate) const BATCHES_PER_WORKER_MAX: usize = JOBS_PER_WORKER_MAX;
+use crate::turns::Turns;
 
 /// Messages of one replica that wait.
 const PEER_MESSAGES_MAX: usize = 4_096;
 
 /// Bytes of memory that one replica's messages take while they wait.
 const PEER_BYTES_MAX: usize = 32 << 20;
+
+/// Requests of a client that wait for its share: what it sends beyond them is refused.
+const WITHHELD_MAX: usize = 8;
 
 /// For so many ticks a replica that misled this one is served only one message a tick (R20).
 const PENALTY_TICKS: u32 = 100;
@@ -49,46 +41,11 @@ pub(crate) enum Checked {
     Client { connection: u64, client: ClientId, bytes: usize, outcome: Result<Verified<SignedRequest>, BadSignature> },
 }
 
-/// Queues by source, served in turns.
-#[derive(Debug)]
-struct Turns<K> {
-    queues: BTreeMap<K, VecDeque<(Job, usize)>>,
-    /// The sources with something in their queue, the next one first.
-    order: VecDeque<K>,
-}
-
-impl<K: Copy + Ord> Turns<K> {
-    fn new() -> Self {
-        Self { queues: BTreeMap::new(), order: VecDeque::new() }
-    }
-
-    fn push(&mut self, source: K, job: Job, bytes: usize) {
-        let queue = self.queues.entry(source).or_default();
-        if queue.is_empty() {
-            self.order.push_back(source);
-        }
-        queue.push_back((job, bytes));
-    }
-
-    /// The next job of the source whose turn it is, passing over those that may not be served now.
-    fn pop(&mut self, may: impl Fn(K) -> bool) -> Option<(K, Job, usize)> {
-        let place = self.order.iter().position(|source| may(*source))?;
-        let source = self.order.remove(place)?;
-        let queue = self.queues.get_mut(&source)?;
-        let (job, bytes) = queue.pop_front()?;
-        if queue.is_empty() {
-            self.queues.remove(&source);
-        } else {
-            self.order.push_back(source);
-        }
-        Some((source, job, bytes))
-    }
-
-    /// All that waits of a source.
-    fn take(&mut self, source: K) -> VecDeque<(Job, usize)> {
-        self.order.retain(|other| *other != source);
-        self.queues.remove(&source).unwrap_or_default()
-    }
+/// A request that has no place here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) connection: u64,
+    pub(crate) request: Digest,
 }
 
 /// How much of something is under way.
@@ -117,8 +74,8 @@ impl Load {
 /// What waits for its signatures to be checked, and what is being checked.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    peers: Turns<ReplicaId>,
-    clients: Turns<ClientId>,
+    peers: Turns<ReplicaId, Job>,
+    clients: Turns<ClientId, Job>,
     peer_loads: BTreeMap<ReplicaId, Load>,
     client_loads: BTreeMap<ClientId, Load>,
     clients_in_all: Load,
@@ -170,20 +127,52 @@ impl Admission {
         true
     }
 
-    /// Takes a client's request of so many commands; false: the client is to be told that its share is used up.
-    pub(crate) fn client(&mut self, connection: u64, client: ClientId, commands: u64, request: SignedRequest) -> bool {
+    /// Takes a client's request of so many commands. Returns those that have no place: this one, or those whose place it
+    /// takes. Their clients are to be told `Busy`.
+    pub(crate) fn client(
+        &mut self,
+        connection: u64,
+        client: ClientId,
+        commands: u64,
+        request: SignedRequest,
+    ) -> Vec<Refused> {
         let bytes = request.bytes();
         let limits = self.limits;
-        let load = self.client_loads.entry(client).or_default();
-        if load.exceeds(limits.count_max, limits.bytes_max, bytes)
-            || self.clients_in_all.exceeds(limits.count_in_all_max, limits.bytes_in_all_max, bytes)
-        {
+        let own = self.client_loads.get(&client).copied().unwrap_or_default();
+        let is_withheld = self.clients.waiting(client) >= WITHHELD_MAX && !self.shares.may(client);
+        let mut refused = Vec::new();
+        let is_taken = !is_withheld
+            && !own.exceeds(limits.count_max, limits.bytes_max, bytes)
+            && self.make_room(client, own, bytes, &mut refused);
+        if !is_taken {
             self.refused(client);
-            return false;
+            refused.push(Refused { connection, request: request.digest() });
+            return refused;
         }
-        load.add(bytes);
+        self.client_loads.entry(client).or_default().add(bytes);
         self.clients_in_all.add(bytes);
         self.clients.push(client, Job::Client { connection, client, commands, request }, bytes);
+        refused
+    }
+
+    /// When all places are taken, the newest requests of whoever has most here give way to one who has less, so that no
+    /// number of floods keeps the places for itself. False: there is no room.
+    fn make_room(&mut self, client: ClientId, own: Load, bytes: usize, refused: &mut Vec<Refused>) -> bool {
+        let limits = self.limits;
+        while self.clients_in_all.exceeds(limits.count_in_all_max, limits.bytes_in_all_max, bytes) {
+            let is_by_count = self.clients_in_all.count >= limits.count_in_all_max;
+            let share = |load: Load| if is_by_count { load.count } else { load.bytes };
+            let of = |source: &ClientId| self.client_loads.get(source).copied().map_or(0, share);
+            let Some(most) = self.clients.sources().max_by_key(of) else { return false };
+            if most == client || share(own) + if is_by_count { 1 } else { bytes } >= of(&most) {
+                return false;
+            }
+            let Some((job, bytes)) = self.clients.take_newest(most) else { return false };
+            self.settled(most, bytes);
+            if let Job::Client { connection, request, .. } = job {
+                refused.push(Refused { connection, request: request.digest() });
+            }
+        }
         true
     }
 
@@ -195,6 +184,12 @@ impl Admission {
     /// So many commands of this client were answered.
     pub(crate) fn answered(&mut self, client: ClientId, commands: u64) {
         self.shares.answered(client, commands);
+        self.clients.call_back(client);
+    }
+
+    /// A slot was executed: its answers follow.
+    pub(crate) fn slot_executed(&mut self) {
+        self.shares.slot_executed();
     }
 
     /// Whether this client goes on sending though it is refused.
@@ -229,6 +224,8 @@ impl Admission {
     /// Time has passed.
     pub(crate) fn tick(&mut self) {
         self.shares.tick();
+        self.clients.call_all_back();
+        self.peers.call_all_back();
         self.penalties.retain(|_, (ticks, is_left)| {
             *ticks -= 1;
             *is_left = true;
@@ -238,7 +235,7 @@ impl Admission {
 
     /// Whether messages of replicas wait that may be served now.
     pub(crate) fn has_peers_waiting(&self) -> bool {
-        self.peers.order.iter().any(|from| !self.penalties.contains_key(from))
+        self.peers.has_any(|from| !self.penalties.contains_key(&from))
     }
 
     /// The next job, by turns. Messages that nobody wants any more are dropped here, as late as can be, and counted by
@@ -276,114 +273,11 @@ impl Admission {
     /// The next job of a client that may be served now.
     fn next_of_clients(&mut self) -> Option<Job> {
         let shares = &self.shares;
-        let (client, job, _) = self.clients.pop(|client| shares.may(client))?;
+        let (client, job, bytes) = self.clients.pop(|client| shares.may(client))?;
         if let Job::Client { commands, .. } = &job {
-            self.shares.taken(client, *commands);
+            self.shares.taken(client, *commands, bytes);
         }
         Some(job)
-    }
-}
-
-/// Checks signatures: what a worker is, wherever it runs.
-pub(crate) struct Checker {
-    keyring: Keyring,
-    genesis: Arc<Genesis>,
-    seen: Seen,
-}
-
-impl Checker {
-    pub(crate) fn new(keyring: Keyring, genesis: Arc<Genesis>) -> Self {
-        let seen = Seen::for_cluster(&keyring, &genesis.constants);
-        Self { keyring, genesis, seen }
-    }
-
-    fn check(&mut self, job: Job) -> Checked {
-        match job {
-            Job::Peer { from, message } => {
-                let outcome = verify_peer(&self.keyring, &self.genesis.constants, &mut self.seen, *message);
-                Checked::Peer { from, outcome }
-            }
-            Job::Client { connection, client, request, .. } => {
-                let bytes = request.bytes();
-                Checked::Client { connection, client, bytes, outcome: request.verify(self.keyring.cluster()) }
-            }
-        }
-    }
-
-    /// The life of a worker's thread: until the jobs' other end is gone.
-    pub(crate) fn run(
-        mut self,
-        worker: usize,
-        jobs: &Receiver<Vec<Job>>,
-        checked: &mpsc::Sender<(usize, Vec<Checked>)>,
-    ) {
-        while let Ok(batch) = jobs.recv() {
-            let verdicts = batch.into_iter().map(|job| self.check(job)).collect();
-            if checked.blocking_send((worker, verdicts)).is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// Where signatures are checked: on threads, or at once by the caller.
-pub(crate) enum Pool {
-    Inline(Box<Checker>),
-    Workers(Vec<Worker>),
-}
-
-/// A thread of the node has panicked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ThreadGone;
-
-/// The loop's end of a worker.
-pub(crate) struct Worker {
-    pub(crate) jobs: SyncSender<Vec<Job>>,
-    /// Jobs that it has.
-    pub(crate) outstanding: usize,
-}
-
-impl Pool {
-    /// Gives the workers what they have room for; returns the verdicts that are there at once.
-    ///
-    /// # Errors
-    ///
-    /// When a worker's thread is gone, which only a bug can cause.
-    pub(crate) fn feed(&mut self, mut next: impl FnMut() -> Option<Job>) -> Result<Vec<Checked>, ThreadGone> {
-        match self {
-            Self::Inline(checker) => Ok(std::iter::from_fn(next).map(|job| checker.check(job)).collect()),
-            Self::Workers(workers) => {
-                while let Some(worker) = workers.iter_mut().min_by_key(|worker| worker.outstanding)
-                    && worker.outstanding + JOBS_PER_BATCH_MAX <= JOBS_PER_WORKER_MAX
-                {
-                    let batch: Vec<Job> = std::iter::from_fn(&mut next).take(JOBS_PER_BATCH_MAX).collect();
-                    if batch.is_empty() {
-                        break;
-                    }
-                    worker.outstanding += batch.len();
-                    // Never full: the channel has room for as many batches as a worker can have jobs.
-                    worker.jobs.try_send(batch).map_err(|_| ThreadGone)?;
-                }
-                Ok(Vec::new())
-            }
-        }
-    }
-
-    /// A worker has finished so many jobs.
-    pub(crate) fn finished(&mut self, worker: usize, jobs: usize) {
-        if let Self::Workers(workers) = self
-            && let Some(worker) = workers.get_mut(worker)
-        {
-            worker.outstanding = worker.outstanding.saturating_sub(jobs);
-        }
-    }
-
-    /// Whether nothing is being checked.
-    pub(crate) fn is_idle(&self) -> bool {
-        match self {
-            Self::Inline(_) => true,
-            Self::Workers(workers) => workers.iter().all(|worker| worker.outstanding == 0),
-        }
     }
 }
 
@@ -399,6 +293,24 @@ mod tests {
         let commands = vec![polder_types::Blob::copy(&[0; 1_000]); commands];
         let call = Call::Commands { session: Default::default(), ack: 0, first: 1, commands };
         (client, Request { client, call }.sign(ClusterId(Digest::ZERO), &key))
+    }
+
+    fn takes(
+        admission: &mut Admission,
+        connection: u64,
+        client: ClientId,
+        commands: u64,
+        request: SignedRequest,
+    ) -> bool {
+        let digest = request.digest();
+        admission.client(connection, client, commands, request).iter().all(|refused| refused.request != digest)
+    }
+
+    /// One of a great many keys.
+    fn key(number: u64) -> ClientId {
+        let mut bytes = [7; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        ClientId(polder_types::PublicKey(bytes))
     }
 
     fn constants() -> Constants {
@@ -421,17 +333,17 @@ mod tests {
         let mut admission = Admission::new(&constants());
         let (flooder, one) = request(1, 1);
         for _ in 0..4 {
-            assert!(admission.client(1, flooder, 1, one.clone()));
+            assert!(takes(&mut admission, 1, flooder, 1, one.clone()));
         }
-        assert!(!admission.client(1, flooder, 1, one.clone()), "its fifth is too many");
+        assert!(!takes(&mut admission, 1, flooder, 1, one.clone()), "its fifth is too many");
         let (other, another) = request(2, 1);
-        assert!(admission.client(2, other, 1, another));
+        assert!(takes(&mut admission, 2, other, 1, another));
         // What is being checked counts, until the verdict.
         let served = from(admission.next(|_| true, || {}));
         assert_eq!(served.as_deref(), Some("client 1"));
-        assert!(!admission.client(1, flooder, 1, one.clone()));
+        assert!(!takes(&mut admission, 1, flooder, 1, one.clone()));
         admission.settled(flooder, one.bytes());
-        assert!(admission.client(1, flooder, 1, one));
+        assert!(takes(&mut admission, 1, flooder, 1, one));
     }
 
     #[test]
@@ -447,7 +359,7 @@ mod tests {
         for _ in 0..10 {
             for client in 1..=9 {
                 let (id, request) = request(client, 9);
-                if admission.client(client.into(), id, 1, request) {
+                if takes(&mut admission, client.into(), id, 1, request) {
                     *admitted.entry(client).or_insert(0) += 1;
                 }
             }
@@ -465,7 +377,7 @@ mod tests {
         for (connection, client, count) in [(1, 1, 3), (2, 2, 1)] {
             let (id, request) = request(client, 1);
             for _ in 0..count {
-                assert!(admission.client(connection, id, 1, request.clone()));
+                assert!(takes(&mut admission, connection, id, 1, request.clone()));
             }
         }
         let served: Vec<String> = std::iter::from_fn(|| from(admission.next(|_| true, || {}))).collect();
@@ -503,8 +415,8 @@ mod tests {
         let mut admission = Admission::new(&constants());
         let ((liar, bad), (other, good)) = (request(1, 1), request(2, 1));
         for _ in 0..3 {
-            assert!(admission.client(1, liar, 1, bad.clone()));
-            assert!(admission.client(2, other, 1, good.clone()));
+            assert!(takes(&mut admission, 1, liar, 1, bad.clone()));
+            assert!(takes(&mut admission, 2, other, 1, good.clone()));
         }
         assert_eq!(from(admission.next(|_| true, || {})).as_deref(), Some("client 1"));
         admission.signed_badly(liar);
@@ -524,9 +436,9 @@ mod tests {
         let mut served = BTreeMap::new();
         for _ in 0..100 {
             for _ in 0..20 {
-                let _refused = admission.client(1, flood, 1, request_of_flood.clone());
+                let _refused = takes(&mut admission, 1, flood, 1, request_of_flood.clone());
             }
-            (0..4).for_each(|_| assert!(admission.client(2, other, 1, request_of_other.clone())));
+            (0..4).for_each(|_| assert!(takes(&mut admission, 2, other, 1, request_of_other.clone())));
             while let Some(Job::Client { client, request, .. }) = admission.next(|_| true, || {}) {
                 admission.settled(client, request.bytes());
                 *served.entry(client).or_insert(0) += 1;
@@ -538,6 +450,82 @@ mod tests {
         }
         assert_eq!(served.get(&other), Some(&400));
         assert!(served.get(&flood).is_some_and(|served| (10..200).contains(served)), "{served:?}");
+    }
+
+    /// Found by a reader: 64 keys kept all places by what might not be served.
+    #[test]
+    fn flood_no_number_of_floods_keeps_all_places() {
+        let mut admission = Admission::new(&Constants::default());
+        let (_, large) = request(1, 1);
+        let (_, small) = request(2, 1);
+        let mut busy = 0;
+        for tick in 0..200 {
+            for flood in 0..64 {
+                while takes(&mut admission, flood, key(flood), 1_024, large.clone()) {}
+            }
+            if tick % 10 == 9 {
+                let refused = admission.client(1_000, key(1_000), 1, small.clone());
+                busy += usize::from(refused.iter().any(|refused| refused.connection == 1_000));
+                // Whoever made room hears of it.
+                assert!(refused.iter().all(|refused| refused.request == large.digest()), "{refused:?}");
+            }
+            while let Some(Job::Client { client, request, .. }) = admission.next(|_| true, || {}) {
+                admission.settled(client, request.bytes());
+            }
+            admission.tick();
+        }
+        assert_eq!(busy, 0);
+    }
+
+    #[test]
+    fn flood_places_go_to_who_has_less_in_number_and_in_bytes() {
+        let constants = Constants { admitted_max: 8, admitted_bytes_max: 50_000, ..constants() };
+        let mut admission = Admission::new(&constants);
+        let ((one, ones), (two, twos)) = (request(1, 1), request(2, 1));
+        let (three, threes) = request(3, 1);
+        for _ in 0..4 {
+            assert!(admission.client(1, one, 1, ones.clone()).is_empty());
+            assert!(admission.client(2, two, 1, twos.clone()).is_empty());
+        }
+        let refused = |connection, request: &SignedRequest| Refused { connection, request: request.digest() };
+        let mut gave_way: Vec<u64> = (0..2)
+            .flat_map(|_| admission.client(3, three, 1, threes.clone()))
+            .map(|refused| refused.connection)
+            .collect();
+        gave_way.sort_unstable();
+        assert_eq!(gave_way, [1, 2]);
+        assert_eq!(
+            admission.client(3, three, 1, threes.clone()),
+            [refused(3, &threes)],
+            "nobody has more than one more"
+        );
+        let mut admission = Admission::new(&constants);
+        let (four, large) = request(4, 20);
+        assert!(admission.client(4, four, 1, large.clone()).is_empty());
+        assert!(admission.client(4, four, 1, large.clone()).is_empty());
+        let (five, fives) = request(5, 14);
+        assert_eq!(admission.client(5, five, 1, fives.clone()), [refused(4, &large)]);
+        assert_eq!(admission.client(5, five, 1, fives.clone()), []);
+        assert_eq!(admission.client(5, five, 1, fives.clone()), [refused(5, &fives)]);
+    }
+
+    #[test]
+    fn flood_keys_that_are_refused_leave_nothing() {
+        let mut admission = Admission::new(&constants());
+        for client in 1..=5 {
+            let (id, one) = request(client, 1);
+            for _ in 0..2 {
+                assert!(admission.client(1, id, 1, one.clone()).is_empty());
+            }
+        }
+        let (_, one) = request(9, 1);
+        // Each pushes out one of two, until everybody has one.
+        let taken = (0..10_000).filter(|number| takes(&mut admission, 1, key(*number), 1, one.clone())).count();
+        assert_eq!((taken, admission.client_loads.len()), (5, 10));
+        while let Some(Job::Client { client, request, .. }) = admission.next(|_| true, || {}) {
+            admission.settled(client, request.bytes());
+        }
+        assert!(admission.client_loads.is_empty());
     }
 
     #[test]

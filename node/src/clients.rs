@@ -48,6 +48,11 @@ impl Clients {
         self.connections.len()
     }
 
+    /// Whether this connection is there still.
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.connections.contains_key(&id)
+    }
+
     pub(crate) fn add(&mut self, id: u64, client: ClientId, connection: Connection) {
         self.of_client.entry(client).or_default().insert(id);
         self.connections.insert(id, Entry { client, connection, routes: VecDeque::new(), replies: Vec::new() });

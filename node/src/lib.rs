@@ -22,6 +22,8 @@ pub mod replica;
 mod report;
 mod shares;
 pub mod store;
+mod turns;
+mod verify_pool;
 mod weight;
 
 #[cfg(feature = "bin")]

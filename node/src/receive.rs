@@ -16,8 +16,8 @@ use crate::weight;
 /// Bytes of decoded frames that wait for the loop, or are being received by it.
 const INBOUND_BYTES_MAX: u32 = 64 << 20;
 
-/// Frames of one client's connection that are on their way to the loop, or refused by it in this tick: beyond them the
-/// connection is not read.
+/// Frames of one client's connection that are on their way to the loop, or were refused by it lately while the client
+/// floods: beyond them the connection is not read.
 const TURNS_PER_CONNECTION: usize = 16;
 
 /// For so long nothing is read from a client that has signed badly, on whichever connection (R20).
@@ -174,7 +174,8 @@ async fn read_client(id: u64, connection: Connection, mut inbox: Inbox, request_
         if let Some(until) = inlet.shunned.until(client) {
             tokio::select! {
                 biased;
-                _ended = connection.closed() => {}
+                // What came before it was closed is not looked at.
+                _ended = connection.closed() => break,
                 () = tokio::time::sleep_until(until) => {}
             }
         }

@@ -56,7 +56,10 @@ impl<S: Service> EventLoop<S> {
                     self.metrics.image_partitions.inc_by(partitions.len() as u64);
                     self.do_slowly(SlowJob::WriteImages { cut, partitions })?;
                 }
-                Action::Executed { commands, .. } => self.metrics.commands.inc_by(commands.into()),
+                Action::Executed { commands, .. } => {
+                    self.metrics.commands.inc_by(commands.into());
+                    self.admission.slot_executed();
+                }
                 Action::Evidence(evidence) => {
                     let culprit = evidence.culprit();
                     self.metrics.evidence.with_label_values(&[&culprit.0.to_string()]).inc();

@@ -30,11 +30,11 @@ use polder_checkpoint::Store;
 use polder_consensus::{Evidence, Now};
 use polder_executor::Service;
 use polder_transport::{Endpoint, Lanes, Link, LinkConfig, LinkEvent, Listener};
-use polder_types::{Call, ClientFrame, Keyring, NodeFrame, ReplicaId};
+use polder_types::{Call, ClientFrame, ClientId, Keyring, NodeFrame, ReplicaId, Request, SignedRequest};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::admission::{Admission, BATCHES_PER_WORKER_MAX, Checked, Checker, Pool, Worker};
+use crate::admission::{Admission, Checked, Refused};
 use crate::clients::Clients;
 use crate::disk::{self, DiskJob, Done, SlowJob};
 use crate::metrics::{DiskMetrics, Metrics};
@@ -42,6 +42,7 @@ use crate::node::{NodeConfig, NodeError, Stores, Threads, WallClock};
 use crate::receive::{self, Inbound, Inlet, Permits, Shunned};
 use crate::replica::{Action, Disk, Event, Replica};
 use crate::report::Report;
+use crate::verify_pool::{BATCHES_PER_WORKER_MAX, Checker, Pool, Worker};
 
 use room::Backlog;
 
@@ -50,6 +51,9 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// A report is made every so many ticks.
 const TICKS_PER_REPORT: u32 = 10;
+
+/// So often the turns of refused frames are given back, in ticks.
+const TICKS_PER_GIVING_BACK: u32 = 10;
 
 /// Frames taken in one turn.
 const FRAMES_PER_TURN_MAX: usize = 512;
@@ -86,8 +90,9 @@ pub(crate) struct EventLoop<S: Service> {
     actions: Vec<Action>,
     inbound: mpsc::Receiver<(Inbound, Permits)>,
     shunned: Arc<Shunned>,
-    /// The turns of frames that were refused since the last tick: who floods is read no faster.
+    /// The turns of frames that were refused lately: who floods is read no faster.
     refused: Vec<OwnedSemaphorePermit>,
+    ticks_to_give_back: u32,
     links: mpsc::Receiver<LinkEvent>,
     checked: mpsc::Receiver<(usize, Vec<Checked>)>,
     done: mpsc::Receiver<Done>,
@@ -197,6 +202,7 @@ pub(crate) fn start<S: Service>(
         inbound,
         shunned,
         refused: Vec::new(),
+        ticks_to_give_back: TICKS_PER_GIVING_BACK,
         links,
         checked,
         done,
@@ -387,7 +393,11 @@ impl<S: Service> EventLoop<S> {
         if now >= self.next_tick && (!is_behind || now >= self.next_tick + self.tick_delay_max) {
             self.next_tick = now + TICK;
             self.admission.tick();
-            self.refused.clear();
+            self.ticks_to_give_back = self.ticks_to_give_back.saturating_sub(1);
+            if self.ticks_to_give_back == 0 {
+                self.ticks_to_give_back = TICKS_PER_GIVING_BACK;
+                self.refused.clear();
+            }
             self.events.push_back(Event::Tick);
             self.ticks_to_report = self.ticks_to_report.saturating_sub(1);
         }
@@ -424,28 +434,39 @@ impl<S: Service> EventLoop<S> {
                 }
                 ClientFrame::Request(_) => {}
             },
-            Inbound::Request { id, client, request, signed } => {
-                self.metrics.requests.inc();
-                let digest = signed.digest();
-                let commands = match &request.call {
-                    Call::Commands { commands, .. } => commands.len() as u64,
-                    Call::Open { .. } | Call::Close { .. } => 1,
-                };
-                self.clients.requested(id, &request, digest);
-                // Who does not read his answers is given no more of them.
-                let reads = self.clients.reads(client);
-                let takes = self.drain_until.is_none() && self.has_room_for_requests() && reads;
-                if !takes || !self.admission.client(id, client, commands, signed) {
-                    if !reads {
-                        self.admission.refused(client);
-                    }
-                    if self.admission.is_flooding(client) {
-                        self.refused.extend(permits.turn);
-                    }
-                    self.metrics.requests_busy.inc();
-                    self.clients.send_to(id, &NodeFrame::Busy { request: digest, retry_after_ms: RETRY_AFTER_MS });
-                }
+            Inbound::Request { id, client, request, signed } => self.requested(id, client, &request, signed, permits),
+        }
+    }
+
+    /// A client asks for commands.
+    fn requested(&mut self, id: u64, client: ClientId, request: &Request, signed: SignedRequest, permits: Permits) {
+        if !self.clients.has(id) {
+            // It was closed for what came before this (R20).
+            return;
+        }
+        self.metrics.requests.inc();
+        let digest = signed.digest();
+        let commands = match &request.call {
+            Call::Commands { commands, .. } => commands.len() as u64,
+            Call::Open { .. } | Call::Close { .. } => 1,
+        };
+        self.clients.requested(id, request, digest);
+        // Who does not read his answers is given no more of them.
+        let reads = self.clients.reads(client);
+        let refused = if self.drain_until.is_none() && self.has_room_for_requests() && reads {
+            self.admission.client(id, client, commands, signed)
+        } else {
+            if !reads {
+                self.admission.refused(client);
             }
+            vec![Refused { connection: id, request: digest }]
+        };
+        if refused.iter().any(|refused| refused.request == digest) && self.admission.is_flooding(client) {
+            self.refused.extend(permits.turn);
+        }
+        for Refused { connection, request } in refused {
+            self.metrics.requests_busy.inc();
+            self.clients.send_to(connection, &NodeFrame::Busy { request, retry_after_ms: RETRY_AFTER_MS });
         }
     }
 

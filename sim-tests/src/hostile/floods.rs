@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use polder_consensus::{Fetch, Message, StatusMessage};
+use polder_kv::KvClient;
 use polder_node::replica::{Mark, PeerMessage};
 use polder_transport::{Connection, Endpoint, Inbox, Lane, Lanes, Wiring};
 use polder_types::{
@@ -67,6 +68,12 @@ pub const FLOODS: &[Flood] = &[
         what: "sends good requests to every replica, as fast as they are taken",
         is_replica: false,
         start: |victim| Box::pin(requests(victim)),
+    },
+    Flood {
+        name: "eager",
+        what: "a thousand callers of one honest client, which puts as much as it may",
+        is_replica: false,
+        start: |victim| Box::pin(eager(victim)),
     },
     Flood {
         name: "bad-signatures",
@@ -257,6 +264,17 @@ async fn requests(victim: Victim) {
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// It does what it is told; there is only a great deal of it.
+async fn eager(victim: Victim) {
+    let Ok(client) = KvClient::connect(ClusterFile::clone(&victim), client_key(9_000_000)).await else { return };
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..1_000 {
+        let client = client.clone();
+        callers.spawn(async move { while client.put(b"eager", &[1; 128]).await.is_ok() {} });
+    }
+    while callers.join_next().await.is_some() {}
 }
 
 /// Every connection brings as many bad requests as are taken before it is ended.
