@@ -455,9 +455,42 @@ fn c12_partitions_that_do_not_fit_together_are_fetched_one_after_the_other() {
     // Who sends more than could ever be is.
     let mut network = Network::with(&cluster, std::slice::from_ref(&state), &state, None, |config| {
         config.unchecked_bytes_max = 2 * largest;
+        config.alone_bytes_max = 2 * largest;
     });
+    network.lie(0, endless());
+    network.run(60_000);
+    network.is_restored_to(&state);
+    assert!(network.blamed.iter().any(|blamed| matches!(blamed, (ReplicaId(0), Blame::Partition(_)))));
+}
+
+/// Whoever writes chooses keys: all that the state may hold may be in one partition, and it is transferred all the same.
+#[test]
+fn c12_one_partition_may_hold_what_the_whole_state_may_hold() {
+    let cluster = cluster();
+    let state = at(&cluster, 10);
+    let largest = state.partitions().iter().map(|partition| partition.bytes()).max().unwrap();
+    let mut network = Network::with(&cluster, std::slice::from_ref(&state), &state, None, |config| {
+        config.unchecked_bytes_max = largest / 3;
+        config.alone_bytes_max = largest;
+    });
+    network.run(60_000);
+    network.is_restored_to(&state);
+    assert_eq!(network.blamed, vec![], "nobody is blamed for what a client has written");
+    // What one alone says is so large is not held.
+    let mut network = Network::with(&cluster, std::slice::from_ref(&state), &state, None, |config| {
+        config.unchecked_bytes_max = 2 * largest;
+        config.alone_bytes_max = u64::MAX;
+    });
+    network.lie(0, endless());
+    network.run(60_000);
+    network.is_restored_to(&state);
+    assert!(network.blamed.iter().all(|(replica, _)| *replica == ReplicaId(0)) && !network.blamed.is_empty());
+}
+
+/// A source that sends more and more of every partition.
+fn endless() -> impl FnMut(u64, Message) -> Option<Message> {
     let mut count = 0;
-    network.lie(0, move |_, message| match message {
+    move |_, message| match message {
         Message::Chunk { cut, partition, after, last_delete, .. } => {
             count += 1;
             let key = Blob::copy(format!("{:08}", count).as_bytes());
@@ -466,10 +499,7 @@ fn c12_partitions_that_do_not_fit_together_are_fetched_one_after_the_other() {
             Some(Message::Chunk { cut, partition, after, entries, last_delete, done: false })
         }
         message => Some(message),
-    });
-    network.run(60_000);
-    network.is_restored_to(&state);
-    assert!(network.blamed.iter().any(|blamed| matches!(blamed, (ReplicaId(0), Blame::Partition(_)))));
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The fetching side of state transfer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use polder_executor::{Entry, Frozen, FrozenPartition, PartitionBuilder};
@@ -28,6 +28,9 @@ pub struct FetchConfig {
     pub bytes_per_deadline: u64,
     /// Bytes, not yet checked, that all partitions in flight may take together.
     pub unchecked_bytes_max: u64,
+    /// The same of one that is in flight alone and that `r+1` peers say is larger than all may be together: who writes
+    /// chooses the keys, so one partition may hold what the whole state may.
+    pub alone_bytes_max: u64,
 }
 
 impl FetchConfig {
@@ -42,6 +45,7 @@ impl FetchConfig {
             at_once_per_peer: 2,
             bytes_per_deadline: 256 << 10,
             unchecked_bytes_max,
+            alone_bytes_max: unchecked_bytes_max,
         }
     }
 }
@@ -114,6 +118,8 @@ pub struct Fetch {
     done: BTreeMap<PartitionId, FrozenPartition>,
     /// The most partitions in flight: lowered when they do not fit together.
     flights_max: usize,
+    /// Who has sent more of a partition, alone in flight, than all may take together.
+    oversize: BTreeMap<PartitionId, BTreeSet<ReplicaId>>,
     retargets: u64,
 }
 
@@ -174,8 +180,8 @@ impl Fetch {
     ) -> Self {
         let members = config.keyring.quorum().members().filter(|member| *member != config.me);
         let peers = members.map(|member| (member, Peer::default())).collect();
-        let (phase, done, flights_max) = (Phase::Done, BTreeMap::new(), usize::MAX);
-        let mut fetch = Self { config, own, target, phase, peers, done, flights_max, retargets: 0 };
+        let (phase, done, flights_max, oversize) = (Phase::Done, BTreeMap::new(), usize::MAX, BTreeMap::new());
+        let mut fetch = Self { config, own, target, phase, peers, done, flights_max, oversize, retargets: 0 };
         fetch.ask(now_ms, out);
         fetch
     }
@@ -301,6 +307,7 @@ impl Fetch {
             self.retargets += 1;
         }
         self.target = certificate;
+        self.oversize.clear();
         // What has the right digest is kept, whatever cut it was fetched for.
         let own = self.own.iter().flat_map(|own| own.partitions().iter());
         let kept: Vec<FrozenPartition> = own.chain(self.done.values()).cloned().collect();
@@ -355,7 +362,7 @@ impl Fetch {
     fn chunk(&mut self, now_ms: u64, from: ReplicaId, chunk: Chunk, out: &mut Vec<Output>) {
         let (cut, partition) = (self.cut(), chunk.partition);
         let bytes: u64 = chunk.entries.iter().map(|(key, entry)| entry.bytes(key)).sum();
-        let Phase::Fetching { digests, flights } = &mut self.phase else { return };
+        let Phase::Fetching { flights, .. } = &mut self.phase else { return };
         if flights.get(&partition).is_none_or(|flight| flight.from != from || flight.after != chunk.after) {
             return; // Late, or a second answer to one question.
         }
@@ -363,12 +370,17 @@ impl Fetch {
             drop_largest(flights);
             self.flights_max = flights.len();
         }
+        let is_oversize = !fits(flights, bytes, self.config.unchecked_bytes_max);
         let is_right = chunk.is_ordered()
             && (chunk.done || !chunk.entries.is_empty())
-            && fits(flights, bytes, self.config.unchecked_bytes_max);
+            && (!is_oversize || fits(flights, bytes, self.config.alone_bytes_max));
         if !is_right {
             return self.blame(now_ms, from, Blame::Partition(partition), out);
         }
+        if is_oversize && !self.is_believed_oversize(from, partition) {
+            return self.ask_another(now_ms, from, partition, out);
+        }
+        let Phase::Fetching { digests, flights } = &mut self.phase else { return };
         let Some(flight) = flights.get_mut(&partition) else { return };
         flight.bytes += bytes;
         flight.progress_ms = now_ms;
@@ -389,6 +401,28 @@ impl Fetch {
         self.done.insert(partition, received);
         if let Some(peer) = self.peers.get_mut(&from) {
             (peer.late, peer.is_late) = (0, false);
+        }
+        // Who sent more of it than there is has lied.
+        let said = self.oversize.remove(&partition).filter(|_| flight.bytes <= self.config.unchecked_bytes_max);
+        said.into_iter().flatten().for_each(|liar| self.blame(now_ms, liar, Blame::Partition(partition), out));
+        self.proceed(now_ms, out);
+    }
+
+    /// Whether `r+1` peers, this one included, have sent so much of a partition that it is larger than all may be
+    /// together: one of them does not lie, and it must be held all the same.
+    fn is_believed_oversize(&mut self, from: ReplicaId, partition: PartitionId) -> bool {
+        let said = self.oversize.entry(partition).or_default();
+        said.insert(from);
+        said.len() >= self.config.keyring.quorum().weak()
+    }
+
+    /// Drops what a peer has sent of a partition, and asks another for it: that one may never end.
+    fn ask_another(&mut self, now_ms: u64, from: ReplicaId, partition: PartitionId, out: &mut Vec<Output>) {
+        if let Phase::Fetching { flights, .. } = &mut self.phase {
+            flights.remove(&partition);
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.late = peer.late.saturating_add(1);
         }
         self.proceed(now_ms, out);
     }

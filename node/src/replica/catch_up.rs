@@ -48,10 +48,15 @@ impl<S: Service> Replica<S> {
         }
         let keyring = Arc::new(self.keyring.clone());
         let partitions = self.constants.partitions_in_all();
-        // Keys are spread by hash: four times the average is more than any partition of a state within its bound takes.
+        // Keys are spread by hash: mostly no partition takes more than four times the average. But who writes chooses
+        // the keys, so one may take all that the state may: beyond its bound by what a few slots add, and with replies.
         let partition_bytes_max = self.constants.state_bytes_max / u64::from(self.constants.partitions.max(1));
         let unchecked_bytes_max = UNCHECKED_BYTES_MAX.max(partition_bytes_max.saturating_mul(4));
-        let config = FetchConfig::new(self.me, keyring, partitions, unchecked_bytes_max);
+        let state_bytes_max = self.constants.state_bytes_max.saturating_add(self.constants.reply_cache_bytes_max);
+        let config = FetchConfig {
+            alone_bytes_max: state_bytes_max.saturating_mul(2),
+            ..FetchConfig::new(self.me, keyring, partitions, unchecked_bytes_max)
+        };
         let own = self.planner.sources().last().map(|state| state.frozen().clone());
         let mut outputs = Vec::new();
         self.catch_up.fetch = Some(Fetch::start(config, self.last_tick_ms, certificate, own, &mut outputs));
