@@ -1,12 +1,13 @@
 //! One budget in bytes for what waits on many connections, to be sent or to be read: where it is used up, whoever holds
-//! most goes. Who that is goes by keys: many connections that read nothing must not end one that was just sent a large
-//! frame.
+//! most for longest goes. Who that is goes by keys and by how long nothing of it has moved: many connections that read
+//! nothing, of few keys or of many, must not end one that was just sent a large frame.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use polder_types::PublicKey;
+use tokio::time::Instant;
 
 /// The budgets of all connections from clients.
 #[derive(Debug)]
@@ -37,7 +38,16 @@ type End = Box<dyn FnOnce() + Send>;
 struct Holder {
     key: PublicKey,
     bytes: usize,
+    /// When it began to hold something, or something of it left last.
+    moved: Instant,
     end: End,
+}
+
+impl Holder {
+    /// What it holds, times how long nothing of that has moved, in byte milliseconds.
+    fn weight(&self, now: Instant) -> u128 {
+        self.bytes as u128 * now.saturating_duration_since(self.moved).as_millis()
+    }
 }
 
 impl fmt::Debug for Holder {
@@ -58,13 +68,13 @@ impl Budget {
         Arc::new(Self { bytes_max, state: Mutex::default() })
     }
 
-    /// A new holder; `end` is called, once, when the budget is used up, the holders of this key hold most of it together,
-    /// and this one most of that. What it holds counts no more from then on.
+    /// A new holder; `end` is called, once, when the budget is used up, the holders of this key hold most of it for longest
+    /// together, and this one most of that. What it holds counts no more from then on.
     pub(crate) fn open(self: &Arc<Self>, key: PublicKey, end: impl FnOnce() + Send + 'static) -> Account {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        state.holders.insert(id, Holder { key, bytes: 0, end: Box::new(end) });
+        state.holders.insert(id, Holder { key, bytes: 0, moved: Instant::now(), end: Box::new(end) });
         Account { budget: Arc::clone(self), id }
     }
 
@@ -80,14 +90,18 @@ impl State {
         Some(holder.end)
     }
 
-    /// The largest holder of the key whose holders hold most.
+    /// The heaviest holder of the key whose holders weigh most; where nothing has had time to move, bytes decide.
     fn most(&self) -> Option<u64> {
-        let mut of_key: BTreeMap<PublicKey, usize> = BTreeMap::new();
+        let now = Instant::now();
+        let weigh = |holder: &Holder| (holder.weight(now), holder.bytes);
+        let mut of_key: BTreeMap<PublicKey, (u128, usize)> = BTreeMap::new();
         for holder in self.holders.values() {
-            *of_key.entry(holder.key).or_default() += holder.bytes;
+            let (weight, bytes) = weigh(holder);
+            let total = of_key.entry(holder.key).or_default();
+            *total = (total.0 + weight, total.1 + bytes);
         }
         let total = |holder: &Holder| of_key.get(&holder.key).copied().unwrap_or_default();
-        let most = self.holders.iter().max_by_key(|(_, holder)| (total(holder), holder.key, holder.bytes));
+        let most = self.holders.iter().max_by_key(|(_, holder)| (total(holder), holder.key, weigh(holder)));
         most.map(|(id, _)| *id)
     }
 
@@ -109,6 +123,9 @@ impl Account {
             let mut state = self.budget.state();
             // Who was ended counts no more.
             let Some(holder) = state.holders.get_mut(&self.id) else { return };
+            if holder.bytes == 0 {
+                holder.moved = Instant::now();
+            }
             holder.bytes += bytes;
             state.bytes += bytes;
             state.relieve(self.budget.bytes_max)
@@ -121,6 +138,7 @@ impl Account {
         let mut state = self.budget.state();
         let Some(holder) = state.holders.get_mut(&self.id) else { return };
         holder.bytes = holder.bytes.saturating_sub(bytes);
+        holder.moved = Instant::now();
         state.bytes = state.bytes.saturating_sub(bytes);
     }
 }
@@ -194,5 +212,31 @@ mod tests {
         }
         let ended: usize = flood.iter().map(|(_, ended)| ended.load(Ordering::Relaxed)).sum();
         assert_eq!(ended, 2, "as few as make room");
+    }
+
+    /// Also not where each of them has a key of its own, and holds less than one large frame.
+    #[test]
+    fn many_slow_keys_do_not_end_who_reads() {
+        let budget = Budget::new(256 << 20);
+        let key = |index: u16| {
+            let mut key = [0; 32];
+            key[..2].copy_from_slice(&index.to_le_bytes());
+            PublicKey(key)
+        };
+        let flood: Vec<_> = (0..1_000u16).map(|index| budget.open(key(index), || {})).collect();
+        flood.iter().for_each(|account| account.add((256 << 20) / 1_000));
+        // They have stood for a minute.
+        let before = Instant::now().checked_sub(std::time::Duration::from_secs(60)).expect("a clock that runs");
+        budget.state().holders.values_mut().for_each(|holder| holder.moved = before);
+        let ended = Arc::new(AtomicUsize::new(0));
+        for _ in 0..100 {
+            let count = Arc::clone(&ended);
+            let honest = budget.open(key(5_000), move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+            honest.add(1 << 20);
+            honest.remove(1 << 20);
+        }
+        assert_eq!(ended.load(Ordering::Relaxed), 0, "times that the one who reads was ended");
     }
 }
