@@ -407,6 +407,28 @@ fn c12_the_only_source_is_asked_though_it_was_late_once_and_another_says_at_once
     network.is_restored_to(&state);
 }
 
+/// Each cut is gone before a dead source is given up: it must not be given a part of every one.
+#[test]
+fn c12_it_ends_with_a_dead_source_though_cuts_pass_faster_than_its_deadline() {
+    let cluster = cluster();
+    let cuts: Vec<Frozen> = (1..=100).map(|cut| at(&cluster, cut)).collect();
+    let mut network = Network::with(&cluster, &cuts[..2], &cuts[1], None, |config| config.at_once_per_peer = 1);
+    network.lie(0, |_, _| None);
+    network.lie(1, |_, _| None);
+    // The two newest are held, and a new one comes every half deadline.
+    let mut held = 0;
+    while network.restored.is_none() {
+        assert!(network.now_ms < 15_000, "not done: {:?}", network.fetch.progress());
+        let newest = (network.now_ms / (DEADLINE_MS / 2)) as usize;
+        if newest > held {
+            held = newest;
+            (0..3).for_each(|id| network.hold(id, &cuts[newest..newest + 2]));
+        }
+        network.tick();
+    }
+    network.is_restored_to(&cuts[network.fetch.cut().0 as usize / INTERVAL as usize - 1]);
+}
+
 #[test]
 fn c12_an_idle_cluster_serves_a_laggard_and_no_leader_matters() {
     // FIELD: traffic stops at a checkpoint, and late replicas can never get one to fetch. The sources here do nothing

@@ -337,8 +337,11 @@ impl Fetch {
                 continue;
             }
             let busy = |id: ReplicaId| flights.values().filter(|flight| flight.from == id).count();
-            let able = self.peers.iter().filter(|(_, peer)| !peer.is_blamed && !peer.is_gone);
-            let free = able.filter(|(id, _)| busy(**id) < self.config.at_once_per_peer);
+            let able = || self.peers.iter().filter(|(_, peer)| !peer.is_blamed && !peer.is_gone);
+            // One that is busy is better than one that was later: that may be dead, and the cut pass before it is replaced.
+            let least_late = able().map(|(_, peer)| peer.late).min().unwrap_or(0);
+            let quick = able().filter(|(_, peer)| peer.late <= least_late);
+            let free = quick.filter(|(id, _)| busy(**id) < self.config.at_once_per_peer);
             let Some((from, _)) = free.min_by_key(|(id, peer)| (peer.late, busy(**id), **id)) else { break };
             let from = *from;
             let builder = PartitionBuilder::new(partition);
