@@ -3,8 +3,9 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use polder_types::{SignedRequest, Verified};
+use polder_types::{ReplicaId, SignedRequest, Verified};
 
+use crate::lane::Way;
 use crate::requests::Admission;
 use crate::verify::part;
 use crate::{Core, Ignored, Message, Output, Refusal, SessionWindow, To, VerifiedMessage};
@@ -17,7 +18,7 @@ impl Core {
         window: Option<SessionWindow>,
         out: &mut Vec<Output>,
     ) -> Result<(), Ignored> {
-        match self.requests.admit(request.clone(), window, self.next_slot(), self.window.high()) {
+        match self.requests.admit(request.clone(), Way::Direct, window, self.next_slot(), self.window.high()) {
             Admission::Taken => {
                 let (now_ms, timeout_ms) = (self.progress.now_ms(), self.progress.timeout_ms());
                 let forwards = !self.is_leader() && self.term.start.is_some();
@@ -40,7 +41,7 @@ impl Core {
 
     /// A request that a backup forwards. Of its session nothing is known here unless its client has sent some, too: it
     /// may be ordered, and arms no deadline.
-    pub(crate) fn on_forwarded(&mut self, message: &Arc<VerifiedMessage>) -> Result<(), Ignored> {
+    pub(crate) fn on_forwarded(&mut self, from: ReplicaId, message: &Arc<VerifiedMessage>) -> Result<(), Ignored> {
         if !self.is_leader() {
             return Err(Ignored::NotLeader);
         }
@@ -49,7 +50,7 @@ impl Core {
             _ => None,
         });
         let Some(request) = request else { return Err(Ignored::Invalid) };
-        match self.requests.admit(request, None, self.next_slot(), self.window.high()) {
+        match self.requests.admit(request, Way::Forwarded(from), None, self.next_slot(), self.window.high()) {
             Admission::Taken => Ok(()),
             Admission::Again => Err(Ignored::Duplicate),
             Admission::Settled => Err(Ignored::Settled),

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use polder_types::{
-    Certificate, Checkpoint, Digest, Quorum, ReplicaId, Seq, Signed, Statement, Timestamp, View, history_genesis,
+    Certificate, Checkpoint, Digest, Epoch, Quorum, ReplicaId, Seq, Signed, Statement, Timestamp, View, history_genesis,
 };
 
 use crate::batching::Leading;
@@ -152,7 +152,7 @@ impl Core {
             self.progress.arm(Timer::Silent, self.progress.timeout_ms().saturating_mul(4));
         }
         match message.message() {
-            Message::Request(_) => self.on_forwarded(message),
+            Message::Request(_) => self.on_forwarded(from, message),
             Message::Proposal(signed, _) => self.on_proposal(signed, message, out),
             Message::Vote(vote) => self.on_vote(vote, message, out),
             Message::Suspect(suspect) => self.on_suspect(suspect, message, out),
@@ -251,8 +251,14 @@ impl Core {
         Signed::sign(self.config.me, statement, self.config.keyring.cluster(), &self.config.key).into_inner()
     }
 
+    /// Its epoch and view.
+    #[must_use]
+    pub fn position(&self) -> (Epoch, View) {
+        (self.config.epoch, self.term.view)
+    }
+
     /// Whether a statement is of this epoch and view (R42).
-    pub(crate) fn of_this_view(&self, epoch: polder_types::Epoch, view: View) -> Result<(), Ignored> {
+    pub(crate) fn of_this_view(&self, epoch: Epoch, view: View) -> Result<(), Ignored> {
         if epoch != self.config.epoch {
             Err(Ignored::OtherEpoch)
         } else if view < self.term.view {

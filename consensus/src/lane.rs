@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use polder_types::{Constants, Digest, Seq, SignedRequest, Verified};
+use polder_types::{Constants, Digest, ReplicaId, Seq, SignedRequest, Verified};
 
 use crate::SessionWindow;
 
@@ -84,12 +84,21 @@ impl Ask {
     }
 }
 
+/// On which way a request came that was taken regardless of the caps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    /// From its client.
+    Direct,
+    /// This backup forwarded it.
+    Forwarded(ReplicaId),
+}
+
 /// What a waiting request counts for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weight {
     pub(crate) bytes: u64,
-    /// Whether it is a row outside the caps.
-    pub(crate) spare: bool,
+    /// On which way it came, of a row outside the caps.
+    pub(crate) spare: Option<Way>,
 }
 
 /// A waiting request.
@@ -103,8 +112,8 @@ pub(crate) struct Waiting {
     undecided: Vec<(u64, u64)>,
     /// Whether it is in a proposal of the current view.
     pub(crate) proposed: bool,
-    /// Whether it was taken regardless of the caps (R6).
-    pub(crate) spare: bool,
+    /// On which way it came, if it was taken regardless of the caps (R6).
+    pub(crate) spare: Option<Way>,
     /// What is left of its time, once it is armed.
     pub(crate) left_ms: Option<u64>,
     /// How it stands with its forwards in the current view.
@@ -148,7 +157,7 @@ impl Waiting {
             ask,
             undecided,
             proposed: false,
-            spare: false,
+            spare: None,
             left_ms: None,
             forward: Forward::default(),
             unknown_ms: None,
@@ -185,6 +194,11 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// Whether a row outside the caps that came on this way waits to be proposed.
+    pub(crate) fn has_spare(&self, way: Way) -> bool {
+        self.waiting.values().any(|waiting| waiting.spare == Some(way) && !waiting.proposed)
+    }
+
     /// Takes a newer window.
     pub(crate) fn learn(&mut self, window: Option<SessionWindow>) {
         let is_newer = |new: &SessionWindow| self.window.is_none_or(|old| (old.ack, old.high) < (new.ack, new.high));

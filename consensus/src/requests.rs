@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use polder_types::{Batch, Call, ClientId, Constants, Digest, Request, Seq, SessionId, SignedRequest, Verified};
 
-use crate::lane::{Ask, Chance, Forward, Lane, Waiting, Weight};
+use crate::lane::{Ask, Chance, Forward, Lane, Waiting, Way, Weight};
 use crate::{Ignored, SessionWindow};
 
 mod timing;
@@ -19,6 +19,12 @@ use timing::Pace;
 pub(crate) use timing::Tick;
 #[cfg(test)]
 use timing::Ticked;
+
+/// Rows outside the caps that one backup may have forwarded, and their bytes; and their bytes of one client, beyond the
+/// first.
+const FORWARDED_ROWS_MAX: u32 = 1_024;
+const FORWARDED_BYTES_MAX: u64 = 16 << 20;
+const FORWARDED_BYTES_PER_CLIENT_MAX: u64 = 2 << 20;
 
 /// Where requests wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +48,28 @@ pub(crate) enum Admission {
     Settled,
 }
 
+/// Rows outside the caps, and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spares {
+    rows: u32,
+    bytes: u64,
+}
+
+impl Spares {
+    /// Adds an unproposed row of so many bytes, or takes it out.
+    fn change(all: &mut BTreeMap<Way, Self>, way: Way, bytes: u64, adds: bool) {
+        let spares = all.entry(way).or_default();
+        if adds {
+            *spares = Self { rows: spares.rows.saturating_add(1), bytes: spares.bytes.saturating_add(bytes) };
+            return;
+        }
+        *spares = Self { rows: spares.rows.saturating_sub(1), bytes: spares.bytes.saturating_sub(bytes) };
+        if spares.rows == 0 {
+            all.remove(&way);
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Client {
     lanes: BTreeMap<LaneId, Lane>,
@@ -50,8 +78,9 @@ struct Client {
     /// Admitted, unproposed requests, rows outside the caps apart; and their bytes.
     unproposed: u32,
     bytes: u64,
-    /// Unproposed rows outside the caps (R6): one is admitted at a time, but proposed ones come back with a new view.
-    spares: u32,
+    /// Unproposed rows outside the caps (R6), by the way on which they came: only so many are admitted at a time, but
+    /// proposed ones come back with a new view.
+    spares: BTreeMap<Way, Spares>,
 }
 
 /// The waiting requests.
@@ -64,8 +93,7 @@ pub(crate) struct Requests {
     served: Option<ClientId>,
     unproposed: u32,
     bytes: u64,
-    spares: u32,
-    spare_bytes: u64,
+    spares: BTreeMap<Way, Spares>,
     /// Nothing that waits could be proposed when last asked, and nothing has changed since.
     exhausted: bool,
     /// How fast requests are forwarded.
@@ -87,8 +115,7 @@ impl Requests {
             served: None,
             unproposed: 0,
             bytes: 0,
-            spares: 0,
-            spare_bytes: 0,
+            spares: BTreeMap::new(),
             exhausted: false,
             pace: Pace::default(),
             put_off: BTreeSet::new(),
@@ -100,7 +127,9 @@ impl Requests {
 
     /// How many wait and are not proposed, and their bytes.
     pub(crate) fn unproposed(&self) -> (usize, u64) {
-        (self.unproposed.saturating_add(self.spares) as usize, self.bytes.saturating_add(self.spare_bytes))
+        let rows = self.spares.values().fold(self.unproposed, |sum, spares| sum.saturating_add(spares.rows));
+        let bytes = self.spares.values().fold(self.bytes, |sum, spares| sum.saturating_add(spares.bytes));
+        (rows as usize, bytes)
     }
 
     /// How many wait.
@@ -124,11 +153,12 @@ impl Requests {
         self.places.contains_key(digest)
     }
 
-    /// Takes a request, if there is room for it. `window` is its session's, as far as it is known; `next` is the slot
+    /// Takes a request that came on this way, if there is room for it. `window` is its session's, as far as it is known; `next` is the slot
     /// after the last decided one, `high` the high watermark.
     pub(crate) fn admit(
         &mut self,
         request: Verified<SignedRequest>,
+        way: Way,
         window: Option<SessionWindow>,
         next: Seq,
         high: Seq,
@@ -174,12 +204,15 @@ impl Requests {
             return Admission::Busy;
         }
         if !self.has_room(id, waiting.bytes) {
-            let is_first = lane.is_none_or(|lane| lane.would_be_first(ask.order(), next, &self.limits));
-            let may_be_spare = chance == Chance::Now && is_first && self.has_spare_room(id, waiting.bytes);
-            if !may_be_spare {
+            let is_first = lane.is_none_or(|lane| {
+                lane.would_be_first(ask.order(), next, &self.limits) && (way == Way::Direct || !lane.has_spare(way))
+            });
+            // What a backup forwards it has armed, or might: of its session nothing need be known here.
+            let may_execute = chance == Chance::Now || (chance == Chance::Unknown && way != Way::Direct);
+            if !(may_execute && is_first && self.has_spare_room(id, way, waiting.bytes)) {
                 return Admission::Busy;
             }
-            waiting.spare = true;
+            waiting.spare = Some(way);
         }
         self.insert(id, lane_id, digest, waiting, window);
         Admission::Taken
@@ -194,12 +227,20 @@ impl Requests {
             && self.bytes.saturating_add(bytes) <= limits.admitted_bytes_max
     }
 
-    /// R6: exactly the first of a session is taken regardless of the caps, one a client. These rows have bounds of
-    /// their own, as large as the caps: unlike in the rule, the row holds the request whole, not its digest.
-    fn has_spare_room(&self, id: ClientId, bytes: u64) -> bool {
-        self.clients.get(&id).is_none_or(|client| client.spares == 0)
-            && self.spares < self.limits.admitted_max
-            && self.spare_bytes.saturating_add(bytes) <= self.limits.admitted_bytes_max
+    /// R6: exactly the first of a session is taken regardless of the caps: of what a client sends itself, one; of what a
+    /// backup forwards, one a session, for *else the client's own stream keeps out what the backups have armed, and changes
+    /// views*. These rows have bounds of their own: unlike in the rule, the row holds the request whole, not its digest.
+    fn has_spare_room(&self, id: ClientId, way: Way, bytes: u64) -> bool {
+        let own = self.clients.get(&id).and_then(|client| client.spares.get(&way)).copied().unwrap_or_default();
+        let all = self.spares.get(&way).copied().unwrap_or_default();
+        let (own_rows_max, rows_max, bytes_max) = match way {
+            Way::Direct => (1, self.limits.admitted_max, self.limits.admitted_bytes_max),
+            Way::Forwarded(_) => (self.limits.sessions_per_client_max, FORWARDED_ROWS_MAX, FORWARDED_BYTES_MAX),
+        };
+        own.rows < own_rows_max
+            && (own.rows == 0 || own.bytes.saturating_add(bytes) <= FORWARDED_BYTES_PER_CLIENT_MAX)
+            && all.rows < rows_max
+            && all.bytes.saturating_add(bytes) <= bytes_max
     }
 
     fn insert(
@@ -225,10 +266,9 @@ impl Requests {
             if adds { sum.saturating_add(weight.bytes) } else { sum.saturating_sub(weight.bytes) }
         };
         let client = self.clients.entry(id).or_default();
-        if weight.spare {
-            client.spares = change(client.spares);
-            self.spares = change(self.spares);
-            self.spare_bytes = change_bytes(self.spare_bytes);
+        if let Some(way) = weight.spare {
+            Spares::change(&mut client.spares, way, weight.bytes, adds);
+            Spares::change(&mut self.spares, way, weight.bytes, adds);
         } else {
             client.unproposed = change(client.unproposed);
             client.bytes = change_bytes(client.bytes);
@@ -266,7 +306,7 @@ impl Requests {
         // What the batch needs beside its requests: its time and their number.
         let mut room = (batch_bytes_max as u64).saturating_sub(32);
         let mut taken = Vec::new();
-        while (self.unproposed > 0 || self.spares > 0) && !self.exhausted {
+        while (self.unproposed > 0 || !self.spares.is_empty()) && !self.exhausted {
             let before = taken.len();
             let after_served = self.served.map_or(0, |served| self.clients.range(..=served).count());
             let mut turn: Vec<ClientId> = self.clients.keys().copied().collect();
@@ -291,7 +331,7 @@ impl Requests {
     /// The next request of a client to be proposed.
     fn next_of(&mut self, id: ClientId, next: Seq) -> Option<Digest> {
         let client = self.clients.get_mut(&id)?;
-        if client.unproposed == 0 && client.spares == 0 {
+        if client.unproposed == 0 && client.spares.is_empty() {
             return None;
         }
         let limits = &self.limits;
@@ -395,11 +435,16 @@ impl Requests {
         let rows =
             || self.clients.values().flat_map(|client| client.lanes.values()).flat_map(|lane| lane.waiting.values());
         assert_eq!(rows().count(), self.places.len(), "each waiting request has one place");
-        let unproposed = rows().filter(|row| !row.proposed && !row.spare).count();
-        let spares = rows().filter(|row| !row.proposed && row.spare).count();
+        let unproposed = rows().filter(|row| !row.proposed && row.spare.is_none()).count();
         assert_eq!(unproposed, self.unproposed as usize, "unproposed requests are counted");
-        assert_eq!(spares, self.spares as usize, "rows outside the caps are counted");
-        assert!(self.spares <= self.limits.admitted_max, "rows outside the caps are bounded");
+        let counted = self.spares.iter().map(|(way, spares)| (*way, (spares.rows, spares.bytes)));
+        let mut spares = BTreeMap::new();
+        for row in rows().filter(|row| !row.proposed) {
+            let Some(way) = row.spare else { continue };
+            let (rows, bytes): &mut (u32, u64) = spares.entry(way).or_default();
+            (*rows, *bytes) = (*rows + 1, *bytes + row.bytes);
+        }
+        assert_eq!(spares, counted.collect(), "rows outside the caps are counted");
     }
 }
 

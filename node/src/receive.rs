@@ -94,7 +94,7 @@ pub(crate) enum Inbound {
     /// A client has connected.
     Up { id: u64, client: ClientId, connection: Connection },
     /// A client asks something other than a request.
-    Client { id: u64, frame: ClientFrame },
+    Client { id: u64, client: ClientId, frame: ClientFrame },
     /// A client's request, its body decoded, its signature not yet checked.
     Request { id: u64, client: ClientId, request: Request, signed: polder_types::SignedRequest },
     /// A client's connection has ended.
@@ -157,7 +157,7 @@ fn peer_frame(from: ReplicaId, frame: &[u8], frame_bytes_max: usize) -> Inbound 
     match decode::<PeerMessage>(frame, frame_bytes_max) {
         Ok(message) => Inbound::Peer { from, bytes: weight::of_peer(&message), message: Box::new(message) },
         Err(error) => {
-            tracing::warn!(%from, %error, "a replica sent what is no message");
+            tracing::debug!(%from, %error, "a replica sent what is no message");
             Inbound::BadPeer { from }
         }
     }
@@ -217,7 +217,7 @@ fn client_frame(id: u64, client: ClientId, frame: &[u8], request_bytes_max: usiz
             Ok(Inbound::Request { id, client, request, signed })
         }
         frame @ (ClientFrame::Where | ClientFrame::Attach(_) | ClientFrame::Status) => {
-            Ok(Inbound::Client { id, frame })
+            Ok(Inbound::Client { id, client, frame })
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Admission, turns, deadlines of waiting requests.
 
 use super::*;
-use polder_types::{Blob, ClusterId, Position, SigningKey};
+use polder_types::{Blob, ClusterId, Position, ReplicaId, SigningKey};
 use std::vec;
 
 const CLUSTER: ClusterId = ClusterId(Digest([3; 32]));
@@ -12,9 +12,12 @@ fn constants() -> Constants {
 }
 
 fn request(client: u8, session: u32, first: u64, commands: usize) -> Verified<SignedRequest> {
+    request_of(client, session, first, vec![Blob::copy(&[client]); commands])
+}
+
+fn request_of(client: u8, session: u32, first: u64, commands: Vec<Blob>) -> Verified<SignedRequest> {
     let key = SigningKey::from_seed(&[client; 32]);
     let session = SessionId(Position { slot: Seq(1), index: session });
-    let commands = vec![Blob::copy(&[client]); commands];
     let call = Call::Commands { session, ack: 0, first, commands };
     let signed = Request { client: ClientId(key.public()), call }.sign(CLUSTER, &key);
     match signed.verify(CLUSTER) {
@@ -24,7 +27,16 @@ fn request(client: u8, session: u32, first: u64, commands: usize) -> Verified<Si
 }
 
 fn admit(requests: &mut Requests, request: &Verified<SignedRequest>) -> Admission {
-    let admission = requests.admit(request.clone(), WINDOW, Seq(10), Seq(256));
+    admit_by(requests, Way::Direct, WINDOW, request)
+}
+
+fn admit_by(
+    requests: &mut Requests,
+    way: Way,
+    window: Option<SessionWindow>,
+    request: &Verified<SignedRequest>,
+) -> Admission {
+    let admission = requests.admit(request.clone(), way, window, Seq(10), Seq(256));
     requests.check();
     admission
 }
@@ -80,6 +92,44 @@ fn clients_and_their_sessions_are_served_in_turns_and_each_session_in_order() {
     let of_session: Vec<_> = first.iter().chain(&second).filter(|row| row.0 == 1 && row.1 == 0).collect();
     assert_eq!(of_session, [&(1, 0, 1), &(1, 0, 2), &(1, 0, 3)]);
     assert!(requests.take(Seq(12), room).is_empty());
+}
+
+/// R6: what the backups have armed, of sessions of which nothing is known here.
+#[test]
+fn r6_what_a_backup_forwards_has_room_of_its_own_one_row_a_session() {
+    let mut requests = Requests::new(&Constants { sessions_per_client_max: 3, ..constants() });
+    for first in [11, 12, 13, 14, 9] {
+        assert_eq!(admit(&mut requests, &request(1, 0, first, 1)), Admission::Taken);
+    }
+    let by = |requests: &mut Requests, backup, session, first| {
+        admit_by(requests, Way::Forwarded(ReplicaId(backup)), None, &request(1, session, first, 1))
+    };
+    for session in 1..=3 {
+        assert_eq!(by(&mut requests, 1, session, 1), Admission::Taken);
+        assert_eq!(by(&mut requests, 1, session, 2), Admission::Busy, "the first of each");
+    }
+    assert_eq!(by(&mut requests, 1, 4, 1), Admission::Busy, "as many as a client may have sessions");
+    assert_eq!(by(&mut requests, 2, 4, 1), Admission::Taken, "each backup its own");
+    assert_eq!(requests.take(Seq(10), 1 << 20).len(), 9);
+    assert_eq!(by(&mut requests, 1, 5, 1), Admission::Taken, "only the unproposed count");
+    requests.enter_view();
+    requests.check();
+    assert_eq!(requests.take(Seq(10), 1 << 20).len(), 10);
+    assert!(requests.spares.is_empty());
+}
+
+#[test]
+fn r6_what_a_backup_forwards_is_bounded_in_bytes() {
+    let mut requests = Requests::new(&Constants { admitted_per_client_max: 0, ..constants() });
+    let mut taken = |backup, client, bytes: usize| {
+        let way = Way::Forwarded(ReplicaId(backup));
+        let request = request_of(client, 0, 1, vec![Blob::from(vec![0; bytes])]);
+        admit_by(&mut requests, way, None, &request) == Admission::Taken
+    };
+    let large = 1_200_000;
+    let of_one = (1..=40).filter(|client| taken(1, *client, large)).count();
+    assert_eq!(of_one, (16 << 20) / large);
+    assert!(taken(2, 41, large), "another's room is another's");
 }
 
 #[test]

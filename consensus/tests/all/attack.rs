@@ -2,10 +2,10 @@
 
 use polder_consensus::{Fetch, Input, Message, Output, Phase, RecoveredLog, SessionWindow};
 use polder_types::{
-    Batch, Blob, Call, ClientId, Constants, Position, Request, Seq, SessionId, SignedRequest, SigningKey,
+    Batch, Blob, Call, ClientId, Constants, Position, ReplicaId, Request, Seq, SessionId, SignedRequest, SigningKey,
 };
 
-use crate::solo::{Solo, batch};
+use crate::solo::{Solo, batch, vote};
 use crate::world::{constants, session};
 
 const WINDOW: Option<SessionWindow> = Some(SessionWindow { ack: 0, high: 1_024 });
@@ -203,4 +203,76 @@ fn a_fetch_that_ends_too_late_is_followed_by_another() {
     solo.wait(60_000);
     let pulls = solo.sent.iter().filter(|m| matches!(m, Message::Fetch(Fetch::Committed(_)))).count();
     assert!(pulls > 0 || fell(&solo) > 0, "it lags, and asks again");
+}
+
+/// R6: "its sessions in turn": what backups arm the leader takes, however fast the client itself keeps its own rows there
+/// full. One who sends a stream to the leader and one request to the backups must not change views.
+#[test]
+fn a_clients_own_stream_to_the_leader_does_not_keep_out_what_backups_arm() {
+    let small = Constants { admitted_per_client_max: 4, ..constants() };
+    let session = |slot: u64| SessionId(Position { slot: Seq(slot), index: 0 });
+    let ask = |solo: &Solo, slot: u64, first: u64| {
+        let call = Call::Commands { session: session(slot), ack: first - 1, first, commands: vec![Blob::copy(&[1])] };
+        self::call(solo, 50, call)
+    };
+    let wide = Some(SessionWindow { ack: 0, high: 1 << 20 });
+    // The backup arms the one request that it got.
+    let mut backup = Solo::with(4, 1, 1, small.clone(), None);
+    let armed = ask(&backup, 1, 1);
+    give(&mut backup, armed.clone(), wide);
+    backup.wait(1_000);
+    let forwards = backup.sent.iter().filter(|m| matches!(m, Message::Request(_))).count();
+    assert!(backup.suspects() && forwards >= 3, "the backup arms it, forwards it {forwards} times, and suspects");
+
+    // The leader, with its pipeline full (4 slots under way), and the client's own rows of other sessions at the caps and
+    // one outside them. Whenever a slot is decided, its place is taken by the next of the client's own.
+    let mut leader = Solo::with(4, 1, 0, small, None);
+    let (mut next, mut own) = (1u64, 2u64);
+    let fill = |leader: &mut Solo, own: &mut u64| {
+        for _ in 0..6 {
+            let request = ask(leader, *own, 1);
+            *own += 1;
+            give(leader, request, wide);
+        }
+    };
+    for _ in 0..10 {
+        fill(&mut leader, &mut own);
+        leader.wait(30);
+    }
+    let holds = |leader: &Solo| {
+        leader.sent.iter().any(|message| match message {
+            Message::Proposal(_, bytes) => {
+                Batch::from_blob(bytes, usize::MAX).is_ok_and(|batch| batch.requests.contains(&armed))
+            }
+            _ => false,
+        })
+    };
+    for _ in 0..40 {
+        // Each backup forwards it, every T/4; the client's stream is always there first.
+        fill(&mut leader, &mut own);
+        for backup in 1..4 {
+            leader.give(backup, Message::Request(armed.clone()));
+        }
+        if holds(&leader) {
+            return;
+        }
+        // A slot is decided.
+        let bytes = leader.sent.iter().find_map(|message| match message {
+            Message::Proposal(signed, bytes) if signed.statement.slot == Seq(next) => Some(bytes.clone()),
+            _ => None,
+        });
+        if let Some(bytes) = bytes {
+            let proof = leader.proof(&[1, 2, 3], &vote(Phase::Commit, 0, next, &bytes));
+            let verified = leader.verified(Message::Committed(proof, bytes));
+            // In the same turn of the event loop the stream goes on.
+            leader.step(Input::Message { from: ReplicaId(1), message: verified });
+            next += 1;
+        }
+        leader.wait(30);
+    }
+    assert!(
+        holds(&leader),
+        "40 times each of three backups has forwarded it, {} slots were proposed, and it is in none",
+        proposals(&leader)
+    );
 }

@@ -20,7 +20,7 @@
 mod act;
 mod room;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -54,6 +54,9 @@ const TICKS_PER_REPORT: u32 = 10;
 
 /// So often the turns of refused frames are given back, in ticks.
 const TICKS_PER_GIVING_BACK: u32 = 10;
+
+/// Questions of one key that are answered in a tick: where the node is, and how.
+const QUESTIONS_PER_TICK_MAX: u32 = 8;
 
 /// Frames taken in one turn.
 const FRAMES_PER_TURN_MAX: usize = 512;
@@ -93,6 +96,9 @@ pub(crate) struct EventLoop<S: Service> {
     /// The turns of frames that were refused lately: who floods is read no faster.
     refused: Vec<OwnedSemaphorePermit>,
     ticks_to_give_back: u32,
+    /// What clients have asked since the last tick, but for requests, and the turns of those frames.
+    questions: BTreeMap<ClientId, u32>,
+    turns_of_tick: Vec<OwnedSemaphorePermit>,
     links: mpsc::Receiver<LinkEvent>,
     checked: mpsc::Receiver<(usize, Vec<Checked>)>,
     done: mpsc::Receiver<Done>,
@@ -203,6 +209,8 @@ pub(crate) fn start<S: Service>(
         shunned,
         refused: Vec::new(),
         ticks_to_give_back: TICKS_PER_GIVING_BACK,
+        questions: BTreeMap::new(),
+        turns_of_tick: Vec::new(),
         links,
         checked,
         done,
@@ -393,6 +401,8 @@ impl<S: Service> EventLoop<S> {
         if now >= self.next_tick && (!is_behind || now >= self.next_tick + self.tick_delay_max) {
             self.next_tick = now + TICK;
             self.admission.tick();
+            self.questions.clear();
+            self.turns_of_tick.clear();
             self.ticks_to_give_back = self.ticks_to_give_back.saturating_sub(1);
             if self.ticks_to_give_back == 0 {
                 self.ticks_to_give_back = TICKS_PER_GIVING_BACK;
@@ -426,15 +436,31 @@ impl<S: Service> EventLoop<S> {
                 self.clients.send_to(id, &self.at());
             }
             Inbound::Down { id } => self.clients.remove(id),
-            Inbound::Client { id, frame } => match frame {
-                ClientFrame::Where => self.clients.send_to(id, &self.at()),
-                ClientFrame::Attach(session) => self.clients.attached(id, session),
-                ClientFrame::Status => {
-                    self.clients.send_to(id, &NodeFrame::Status(self.make_report().node_status()));
-                }
-                ClientFrame::Request(_) => {}
-            },
+            Inbound::Client { id, client, frame } => self.asked(id, client, &frame, permits),
             Inbound::Request { id, client, request, signed } => self.requested(id, client, &request, signed, permits),
+        }
+    }
+
+    /// A client asks something else: so much of that a connection is read in a tick as there are turns, and so many
+    /// questions of a key are answered.
+    fn asked(&mut self, id: u64, client: ClientId, frame: &ClientFrame, permits: Permits) {
+        let questions = self.questions.entry(client).or_default();
+        *questions += 1;
+        if *questions > QUESTIONS_PER_TICK_MAX {
+            self.admission.refused(client);
+        }
+        let is_answered = *questions <= QUESTIONS_PER_TICK_MAX;
+        let turns = if self.admission.is_flooding(client) { &mut self.refused } else { &mut self.turns_of_tick };
+        turns.extend(permits.turn);
+        match frame {
+            ClientFrame::Attach(session) => self.clients.attached(id, *session),
+            ClientFrame::Where if is_answered => self.clients.send_to(id, &self.at()),
+            ClientFrame::Status if is_answered => {
+                let report = self.report.borrow().clone();
+                let status = report.map_or_else(|| self.make_report().node_status(), |report| report.node_status());
+                self.clients.send_to(id, &NodeFrame::Status(status));
+            }
+            ClientFrame::Where | ClientFrame::Status | ClientFrame::Request(_) => {}
         }
     }
 
@@ -472,8 +498,8 @@ impl<S: Service> EventLoop<S> {
 
     /// Where the node is, as clients are told.
     fn at(&self) -> NodeFrame {
-        let status = self.replica.status();
-        NodeFrame::At { epoch: status.core.epoch, view: status.core.view, cut: status.stable }
+        let (epoch, view, cut) = self.replica.position();
+        NodeFrame::At { epoch, view, cut }
     }
 
     fn verdicts(&mut self, worker: usize, checked: Vec<Checked>) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use polder_checkpoint::planner::PlannerStatus;
 use polder_checkpoint::transfer::Progress;
 use polder_executor::Service;
-use polder_types::{Digest, ReplicaId, Seq, Timestamp};
+use polder_types::{Digest, Epoch, ReplicaId, Seq, Timestamp, View};
 
 use super::Replica;
 
@@ -89,6 +89,13 @@ impl<S: Service> Replica<S> {
             sessions: self.executor.sessions(),
             state_bytes: self.executor.state_bytes(),
         }
+    }
+
+    /// Its epoch, its view, and the last cut that it knows certified: what clients are told.
+    #[must_use]
+    pub fn position(&self) -> (Epoch, View, Seq) {
+        let (epoch, view) = self.core.position();
+        (epoch, view, self.planner.stable().map_or(Seq::ZERO, |stable| stable.statement().seq))
     }
 
     /// See [`polder_consensus::Core::held_bytes`].

@@ -76,6 +76,12 @@ pub const FLOODS: &[Flood] = &[
         start: |victim| Box::pin(eager(victim)),
     },
     Flood {
+        name: "questions",
+        what: "asks where the nodes are and how, on many connections, as fast as it is taken, and reads the answers",
+        is_replica: false,
+        start: |victim| Box::pin(many(16, victim, questions)),
+    },
+    Flood {
         name: "bad-signatures",
         what: "signs badly, and comes back as often as it is turned out",
         is_replica: false,
@@ -187,6 +193,27 @@ async fn trickle(number: u32, victim: Victim) {
         };
         let _ended = connection.send(Lane::Client, Bytes::from(vec![0; 1_300_000])).await;
         drop(connection.closed().await);
+    }
+}
+
+async fn questions(number: u32, victim: Victim) {
+    let frames = [ClientFrame::Where, ClientFrame::Status].map(|frame| Bytes::from(encode(&frame)));
+    loop {
+        let replica = number as usize % victim.replicas.len().max(1);
+        let Some((_endpoint, connection, mut inbox)) = connected(&victim, client_key(10_000_000), replica, false).await
+        else {
+            breathe().await;
+            continue;
+        };
+        let asking = async {
+            for frame in frames.iter().cycle() {
+                if connection.send(Lane::Client, frame.clone()).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let reading = async { while inbox.recv().await.is_some() {} };
+        tokio::join!(asking, reading);
     }
 }
 
