@@ -119,7 +119,8 @@ impl CallError {
     ///
     /// For its sake the client does not close its session and keeps the replicas from forgetting the reply, until it has
     /// sent half a window (`session_window` of the cluster, 1 024) of further commands, or those were answered with a
-    /// quarter of the bytes that the replicas keep for a session (`reply_cache_per_session_bytes_max`, 16 MiB).
+    /// quarter of the bytes that the replicas keep for a session (`reply_cache_per_session_bytes_max`, 16 MiB), or the
+    /// replicas have no room for more commands before others are acknowledged.
     #[must_use]
     pub fn token(&self) -> Option<&Token> {
         match self {

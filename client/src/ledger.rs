@@ -43,6 +43,12 @@ pub(crate) struct Ledger {
     /// Numbers whose tokens are out: not acknowledged, so that the replicas keep their replies (R25), for so long as
     /// that takes from later commands neither numbers nor room for replies. Only if the ledger numbers.
     tokens: BTreeSet<u64>,
+    /// Numbers under way that the replicas had no room for (R25): sent again under the same number.
+    again: BTreeSet<u64>,
+    /// When they were refused last.
+    refused_ms: u64,
+    /// So many numbers above the acknowledged one had room then; what is answered since lets it grow.
+    room: u64,
     /// Bytes of replies that came since a token was out.
     kept_bytes: u64,
     kept_bytes_max: u64,
@@ -83,6 +89,9 @@ pub(crate) struct Packed {
 
 /// Bytes of commands that wait, beyond which callers wait to submit.
 const WAITING_BYTES_MAX: usize = 8 << 20;
+/// What the replicas had no room for is tried again after so long, though nothing was acknowledged since: others may
+/// have acknowledged.
+const AGAIN_MS: u64 = 250;
 /// What a command takes in a request beyond its own bytes.
 pub(crate) const COMMAND_OVERHEAD_BYTES: usize = 5;
 
@@ -102,6 +111,9 @@ impl Ledger {
             deadlines: BTreeSet::new(),
             state: None,
             tokens: BTreeSet::new(),
+            again: BTreeSet::new(),
+            refused_ms: 0,
+            room: constants.session_window,
             kept_bytes: 0,
             kept_bytes_max: constants.reply_cache_per_session_bytes_max / 4,
         }
@@ -230,7 +242,7 @@ impl Ledger {
         let is_full = self.kept_bytes > self.kept_bytes_max;
         while let Some(&number) = self.tokens.first()
             && !self.pending.contains_key(&number)
-            && (is_full || self.next.saturating_sub(number) > self.window / 2)
+            && (is_full || !self.again.is_empty() || self.next.saturating_sub(number) > self.window / 2)
         {
             self.tokens.pop_first();
         }
@@ -241,11 +253,27 @@ impl Ledger {
 
     /// Takes what goes into the next request: consecutive numbers within the window, so many commands and bytes at
     /// most. A command that is larger than `bytes_max` alone is never submitted.
-    pub(crate) fn pack(&mut self, commands_max: usize, bytes_max: usize, letter: LetterId) -> Option<Packed> {
+    pub(crate) fn pack(
+        &mut self,
+        now_ms: u64,
+        commands_max: usize,
+        bytes_max: usize,
+        letter: LetterId,
+    ) -> Option<Packed> {
         self.give_up_tokens();
         let ack = self.ack();
-        let last = ack.saturating_add(self.window);
-        let key = self.waiting.keys().next().copied()?;
+        let waiting = self.waiting.keys().next().copied();
+        // A caller's number may be below those that were refused, and be what they wait for.
+        let is_lower = |again: u64| self.numbering == Numbering::Callers && waiting.is_some_and(|key| key < again);
+        if let Some(again) = self.again.first().copied().filter(|again| !is_lower(*again)) {
+            return self.pack_again(again, now_ms, commands_max, bytes_max, letter);
+        }
+        let window = match self.numbering {
+            Numbering::Own => self.window.min(self.room),
+            Numbering::Callers => self.window,
+        };
+        let last = ack.saturating_add(window);
+        let key = waiting?;
         let first = match self.numbering {
             Numbering::Own => self.next,
             Numbering::Callers => key,
@@ -276,6 +304,75 @@ impl Ledger {
         (!commands.is_empty()).then_some(Packed { ack, first, commands })
     }
 
+    /// Takes what there was no room for, from this number on: as far as there was room, or the first alone after a
+    /// while. The same commands under the same numbers, since copies may be under way (R25).
+    fn pack_again(
+        &mut self,
+        first: u64,
+        now_ms: u64,
+        commands_max: usize,
+        bytes_max: usize,
+        letter: LetterId,
+    ) -> Option<Packed> {
+        let ack = self.ack();
+        let last = ack.saturating_add(self.room);
+        if first > last {
+            if now_ms < self.refused_ms.saturating_add(AGAIN_MS) {
+                return None;
+            }
+            self.refused_ms = now_ms;
+        }
+        let (mut number, mut bytes) = (first, 0);
+        let mut commands = Vec::new();
+        while self.again.contains(&number)
+            && let Some(pending) = self.pending.get_mut(&number)
+        {
+            bytes += pending.command.len() + COMMAND_OVERHEAD_BYTES;
+            let fits = commands.len() < commands_max && bytes <= bytes_max && number <= last;
+            if !commands.is_empty() && !fits {
+                break;
+            }
+            (pending.ack, pending.letter) = (ack, letter);
+            commands.push(pending.command.clone());
+            self.again.remove(&number);
+            self.letters.entry(letter).or_default().insert(number);
+            number += 1;
+        }
+        (!commands.is_empty()).then_some(Packed { ack, first, commands })
+    }
+
+    /// Whether something is to be sent again that there was no room for.
+    pub(crate) fn has_refused(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// When what there was no room for is tried again in any case.
+    pub(crate) fn again_ms(&self) -> Option<u64> {
+        self.has_refused().then_some(self.refused_ms.saturating_add(AGAIN_MS))
+    }
+
+    /// R25: the replicas have no room for a command, which has not taken its number. Returns which request is thereby
+    /// answered as a whole.
+    pub(crate) fn no_room(&mut self, now_ms: u64, number: u64) -> Option<LetterId> {
+        let pending = self.pending.get(&number)?;
+        let letter = pending.letter;
+        self.room = self.room.min(number.saturating_sub(pending.ack).saturating_sub(1)).max(1);
+        self.refused_ms = now_ms;
+        self.again.insert(number);
+        self.settle(letter, number)
+    }
+
+    /// A number of a request is answered: returns the request if it is the last one.
+    fn settle(&mut self, letter: LetterId, number: u64) -> Option<LetterId> {
+        let numbers = self.letters.get_mut(&letter)?;
+        numbers.remove(&number);
+        if !numbers.is_empty() {
+            return None;
+        }
+        self.letters.remove(&letter);
+        Some(letter)
+    }
+
     /// The digest of a command under way.
     pub(crate) fn digest(&self, number: u64) -> Option<Digest> {
         self.pending.get(&number).map(|pending| pending.digest)
@@ -292,14 +389,10 @@ impl Ledger {
         if let (Ok(reply), false) = (outcome, self.tokens.is_empty()) {
             self.kept_bytes = self.kept_bytes.saturating_add(reply.len() as u64);
         }
+        self.again.remove(&number);
+        self.room = self.room.saturating_add(1).min(self.window);
         self.finish(pending.calls, outcome, out);
-        let numbers = self.letters.get_mut(&pending.letter)?;
-        numbers.remove(&number);
-        if !numbers.is_empty() {
-            return None;
-        }
-        self.letters.remove(&pending.letter);
-        Some(pending.letter)
+        self.settle(pending.letter, number)
     }
 
     /// The session is gone: everything under way has an unknown outcome (R27). Returns what was under way. What
@@ -315,6 +408,8 @@ impl Ledger {
     /// Nothing that is under way will be answered here.
     pub(crate) fn end_pending(&mut self, why: Unknown, out: &mut Vec<Output>) {
         self.letters.clear();
+        self.again.clear();
+        self.room = self.window;
         for (number, pending) in std::mem::take(&mut self.pending) {
             let token = self.token(number, &pending);
             self.finish(pending.calls, &Err(CallError::OutcomeUnknown { why, token }), out);

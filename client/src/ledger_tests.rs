@@ -41,11 +41,11 @@ fn answer(ledger: &mut Ledger, number: u64) -> (Vec<Output>, Option<LetterId>) {
 #[test]
 fn commands_are_packed_in_order_up_to_the_limits() {
     let mut ledger = own(1_000, 10);
-    assert_eq!(numbers(ledger.pack(4, 1_000, 0)), Some((0, 1, 4)));
+    assert_eq!(numbers(ledger.pack(0, 4, 1_000, 0)), Some((0, 1, 4)));
     // 15 bytes a command.
-    assert_eq!(numbers(ledger.pack(100, 30, 1)), Some((0, 5, 2)));
-    assert_eq!(numbers(ledger.pack(100, 1_000, 2)), Some((0, 7, 4)));
-    assert_eq!(ledger.pack(100, 1_000, 3), None);
+    assert_eq!(numbers(ledger.pack(0, 100, 30, 1)), Some((0, 5, 2)));
+    assert_eq!(numbers(ledger.pack(0, 100, 1_000, 2)), Some((0, 7, 4)));
+    assert_eq!(ledger.pack(0, 100, 1_000, 3), None);
     assert_eq!(ledger.letters(), 3);
 }
 
@@ -53,18 +53,18 @@ fn commands_are_packed_in_order_up_to_the_limits() {
 fn r25_the_window_holds_until_the_lowest_is_answered() {
     let mut ledger = own(3, 3);
     ledger.submit(3, command(3), 1_000);
-    assert_eq!(numbers(ledger.pack(100, 1_000, 0)), Some((0, 1, 3)));
-    assert_eq!(ledger.pack(100, 1_000, 1), None);
+    assert_eq!(numbers(ledger.pack(0, 100, 1_000, 0)), Some((0, 1, 3)));
+    assert_eq!(ledger.pack(0, 100, 1_000, 1), None);
     answer(&mut ledger, 2);
-    assert_eq!(ledger.pack(100, 1_000, 1), None);
+    assert_eq!(ledger.pack(0, 100, 1_000, 1), None);
     answer(&mut ledger, 1);
-    assert_eq!(numbers(ledger.pack(100, 1_000, 1)), Some((2, 4, 1)));
+    assert_eq!(numbers(ledger.pack(0, 100, 1_000, 1)), Some((2, 4, 1)));
 }
 
 #[test]
 fn a_request_is_answered_when_all_its_commands_are() {
     let mut ledger = own(10, 2);
-    ledger.pack(100, 1_000, 7);
+    ledger.pack(0, 100, 1_000, 7);
     assert_eq!(answer(&mut ledger, 2).1, None);
     let (out, letter) = answer(&mut ledger, 1);
     assert_eq!(letter, Some(7));
@@ -78,7 +78,7 @@ fn a_request_is_answered_when_all_its_commands_are() {
 #[test]
 fn time_is_up_before_and_after_sending() {
     let mut ledger = own(1, 2);
-    ledger.pack(100, 1_000, 0);
+    ledger.pack(0, 100, 1_000, 0);
     let mut out = Vec::new();
     ledger.tick(999, &mut out);
     assert!(out.is_empty());
@@ -102,7 +102,7 @@ fn time_is_up_before_and_after_sending() {
 #[test]
 fn r25_what_a_token_asks_for_is_kept_while_later_commands_have_room() {
     let mut ledger = own(8, 1);
-    ledger.pack(1, 1_000, 0);
+    ledger.pack(0, 1, 1_000, 0);
     ledger.tick(1_000, &mut Vec::new());
     answer(&mut ledger, 1);
     assert!(ledger.has_tokens());
@@ -110,7 +110,7 @@ fn r25_what_a_token_asks_for_is_kept_while_later_commands_have_room() {
         ledger.submit(number, command(1), 2_000);
         // By numbers: half a window.
         let ack = if number < 6 { 0 } else { number - 1 };
-        assert_eq!(numbers(ledger.pack(1, 1_000, number)), Some((ack, number, 1)));
+        assert_eq!(numbers(ledger.pack(0, 1, 1_000, number)), Some((ack, number, 1)));
         let mut out = Vec::new();
         ledger.answered(number, &Ok(Blob::default()), &mut out);
     }
@@ -121,13 +121,13 @@ fn r25_what_a_token_asks_for_is_kept_while_later_commands_have_room() {
 #[test]
 fn r25_what_a_token_asks_for_is_kept_while_there_is_room_for_later_replies() {
     let mut ledger = own(1_000, 1);
-    ledger.pack(1, 1_000, 0);
+    ledger.pack(0, 1, 1_000, 0);
     ledger.tick(1_000, &mut Vec::new());
     answer(&mut ledger, 1);
     // Ten bytes a reply, the first included; 25 are kept.
     for (number, ack) in [(2, 0), (3, 0), (4, 3)] {
         ledger.submit(number, command(1), 2_000);
-        assert_eq!(numbers(ledger.pack(1, 1_000, number)), Some((ack, number, 1)));
+        assert_eq!(numbers(ledger.pack(0, 1, 1_000, number)), Some((ack, number, 1)));
         answer(&mut ledger, number);
     }
     assert!(!ledger.has_tokens());
@@ -137,10 +137,10 @@ fn r25_what_a_token_asks_for_is_kept_while_there_is_room_for_later_replies() {
 #[test]
 fn a_token_says_what_its_request_acknowledged() {
     let mut ledger = own(10, 1);
-    ledger.pack(1, 1_000, 0);
+    ledger.pack(0, 1, 1_000, 0);
     answer(&mut ledger, 1);
     ledger.submit(7, command(7), 2_000);
-    ledger.pack(1, 1_000, 1);
+    ledger.pack(0, 1, 1_000, 1);
     let mut out = Vec::new();
     ledger.end_pending(Unknown::Closed, &mut out);
     let token = Some(Token::new(SessionState { acknowledged: 1, ..state() }, 2, command(7)));
@@ -155,8 +155,8 @@ fn numbered_commands_are_packed_in_runs() {
     for (call, number) in [(0, 15), (1, 12), (2, 11)] {
         ledger.submit_numbered(call, number, command(number as u8), 1_000, &mut out);
     }
-    assert_eq!(numbers(ledger.pack(100, 1_000, 0)), Some((10, 11, 2)));
-    assert_eq!(numbers(ledger.pack(100, 1_000, 1)), Some((10, 15, 1)));
+    assert_eq!(numbers(ledger.pack(0, 100, 1_000, 0)), Some((10, 11, 2)));
+    assert_eq!(numbers(ledger.pack(0, 100, 1_000, 1)), Some((10, 15, 1)));
     assert!(out.is_empty());
     // Not beyond what is under way.
     ledger.acknowledge(20);
@@ -174,7 +174,7 @@ fn numbered_commands_outside_the_window_or_reused_are_refused_here() {
     ledger.submit_numbered(1, 16, command(1), 1_000, &mut out);
     ledger.submit_numbered(2, 11, command(1), 1_000, &mut out);
     ledger.submit_numbered(3, 11, command(2), 1_000, &mut out);
-    ledger.pack(100, 1_000, 0);
+    ledger.pack(0, 100, 1_000, 0);
     ledger.submit_numbered(4, 11, command(2), 1_000, &mut out);
     let errors: Vec<_> = out
         .iter()
@@ -201,12 +201,12 @@ fn numbered_commands_outside_the_window_or_reused_are_refused_here() {
 #[test]
 fn r27_when_the_session_is_gone_what_was_sent_is_unknown_and_what_waits_stays() {
     let mut ledger = own(2, 3);
-    ledger.pack(100, 1_000, 0);
+    ledger.pack(0, 100, 1_000, 0);
     let mut out = Vec::new();
     assert_eq!(ledger.session_gone(&mut out).len(), 2);
     let unknown = CallError::unknown(Unknown::SessionGone);
     assert_eq!(out.len(), 2);
     assert!(out.iter().all(|output| matches!(output, Output::Finished { outcome: Err(e), .. } if *e == unknown)));
     ledger.renumber();
-    assert_eq!(numbers(ledger.pack(100, 1_000, 1)), Some((0, 1, 1)));
+    assert_eq!(numbers(ledger.pack(0, 100, 1_000, 1)), Some((0, 1, 1)));
 }

@@ -304,6 +304,10 @@ impl Machine {
                 self.used_ms = now_ms;
                 if answer == Answer::Failed(Failure::NoSession) {
                     self.session_gone(out);
+                } else if answer == Answer::Failed(Failure::NoRoom) {
+                    // No answer to the call: it may yet be executed, and is sent again.
+                    let letter = self.ledger.no_room(now_ms, subject.number);
+                    letter.into_iter().for_each(|letter| self.courier.answered(letter));
                 } else {
                     let before = out.len();
                     let letter = self.ledger.answered(subject.number, &outcome(answer), out);
@@ -392,15 +396,19 @@ impl Machine {
         let bytes_max = self.settings.commands_bytes_max();
         let commands_max = self.settings.commands_per_request_max;
         while self.ledger.letters() < self.settings.requests_in_flight_max {
-            if !self.ledger.fills_a_request(commands_max, bytes_max)
+            if !self.ledger.has_refused()
+                && !self.ledger.fills_a_request(commands_max, bytes_max)
                 && self.pace.holds_back(now_ms, self.ledger.waiting(), self.ledger.pending())
             {
                 self.release_ms = self.pace.release_ms();
                 return;
             }
             let letter = self.courier.next_letter();
-            let packed = self.ledger.pack(commands_max, bytes_max, letter);
-            let Some(Packed { ack, first, commands }) = packed else { return };
+            let packed = self.ledger.pack(now_ms, commands_max, bytes_max, letter);
+            let Some(Packed { ack, first, commands }) = packed else {
+                self.release_ms = self.ledger.again_ms();
+                return;
+            };
             for number in (first..).take(commands.len()) {
                 if let Some(command) = self.ledger.digest(number) {
                     self.matcher.expect(Subject { session: Some(session), number, command });

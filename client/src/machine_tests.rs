@@ -503,3 +503,79 @@ fn while_the_window_is_full_the_machine_wants_no_time_in_the_past() {
         assert!(at_ms > fixture.now_ms, "it is {} and the machine wants to be called at {at_ms}", fixture.now_ms);
     }
 }
+
+/// The session has three commands under way, in one request, behind one that was answered.
+fn without_room() -> (Fixture, Request) {
+    let mut fixture = Fixture::open();
+    fixture.submit(0);
+    let requests = fixture.requests();
+    fixture.answer(&[0, 1], &requests[0].1, 0, done(b"0"));
+    for call in 1..4 {
+        let command = Blob::copy(&[call as u8]);
+        let submit = Input::Submit { call, number: None, command, deadline_ms: fixture.now_ms + 30_000 };
+        fixture.machine.step(fixture.now_ms, submit, &mut Vec::new());
+    }
+    fixture.pass(2);
+    let requests = fixture.requests();
+    let (_, request) = requests.first().expect("sent").clone();
+    assert_eq!(first_of(&request), (1, 2, 3));
+    fixture.outcomes();
+    (fixture, request)
+}
+
+#[test]
+fn r25_what_had_no_room_is_sent_again_under_its_number_with_what_is_answered_acknowledged() {
+    let (mut fixture, request) = without_room();
+    fixture.answer(&[0, 1], &request, 1, Answer::Failed(Failure::NoRoom));
+    fixture.answer(&[0, 1], &request, 2, Answer::Failed(Failure::NoRoom));
+    // Nobody is told, and nothing is sent: there is nothing to acknowledge yet.
+    assert!(fixture.outcomes().is_empty() && fixture.requests().is_empty());
+    fixture.answer(&[0, 1], &request, 0, done(b"1"));
+    let requests = fixture.requests();
+    let (_, again) = requests.first().expect("sent at once").clone();
+    // As many as there was room for, and one more for the answer.
+    assert_eq!(first_of(&again), (2, 3, 2));
+    fixture.answer(&[2, 3], &again, 1, done(b"3"));
+    fixture.answer(&[2, 3], &again, 0, done(b"2"));
+    let outcomes = fixture.outcomes();
+    let calls: Vec<_> = outcomes.iter().map(|(call, outcome)| (*call, outcome.is_ok())).collect();
+    assert_eq!(calls, [(1, true), (3, true), (2, true)]);
+}
+
+#[test]
+fn r25_one_liar_says_in_vain_that_there_is_no_room() {
+    let (mut fixture, request) = without_room();
+    fixture.answer(&[3], &request, 0, Answer::Failed(Failure::NoRoom));
+    fixture.pass(300);
+    assert!(fixture.requests().iter().all(|(_, sent)| *sent == request));
+}
+
+#[test]
+fn r25_what_had_no_room_is_tried_again_after_a_while_though_nothing_was_acknowledged() {
+    let (mut fixture, request) = without_room();
+    for index in 0..3 {
+        fixture.answer(&[0, 1], &request, index, Answer::Failed(Failure::NoRoom));
+    }
+    // The lowest has room in any case (R25): who says so of it says what was true of an older acknowledgement.
+    let requests = fixture.requests();
+    assert_eq!(first_of(&requests.first().expect("sent at once").1), (1, 2, 1));
+    let at_ms = fixture.machine.deadline_ms().expect("something is under way");
+    assert!(at_ms > fixture.now_ms);
+    fixture.pass(250);
+    assert!(fixture.requests().iter().any(|(_, sent)| first_of(sent).1 == 3), "and others may have made room");
+}
+
+#[test]
+fn r25_a_call_that_had_no_room_in_its_time_has_an_unknown_outcome() {
+    let (mut fixture, request) = without_room();
+    fixture.answer(&[0, 1], &request, 2, Answer::Failed(Failure::NoRoom));
+    for _ in 0..125 {
+        fixture.pass(250);
+        let at_ms = fixture.machine.deadline_ms().expect("something is under way");
+        assert!(at_ms > fixture.now_ms, "it is {} and the machine wants to be called at {at_ms}", fixture.now_ms);
+    }
+    let outcomes = fixture.outcomes();
+    assert_eq!(outcomes.len(), 3);
+    // A copy may yet be executed.
+    assert!(outcomes.iter().all(|(_, outcome)| outcome.as_ref().is_err_and(CallError::is_outcome_unknown)));
+}

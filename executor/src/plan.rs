@@ -115,7 +115,7 @@ impl<'a, S: Service> Planner<'a, S> {
                     self.end(session, client, at);
                 }
                 let session = SessionId(at);
-                self.steps.push(Step::Open { request, opened: Opened { session, until }, at });
+                self.steps.push(Step::Open { request, opened: Opened { session, client, until }, at });
                 self.touched.insert(session, (client, at));
                 Answer::Opened(session)
             }
@@ -134,9 +134,9 @@ impl<'a, S: Service> Planner<'a, S> {
     fn commands(&mut self, client: ClientId, session: SessionId, ack: u64, first: u64, commands: &[impl AsRef<[u8]>]) {
         let admission = Admission { role: self.front.role(client), full: self.full };
         let mut open = self.front.session_mut(client, session);
-        if let Some(open) = &mut open {
+        if let Some((open, rows)) = &mut open {
             if ack > open.ack {
-                open.acknowledge(ack);
+                open.acknowledge(ack, rows);
                 self.steps.push(Step::Acknowledge { session, ack, at: self.next });
             }
             open.used_ms = self.clock.session_ms;
@@ -148,12 +148,15 @@ impl<'a, S: Service> Planner<'a, S> {
             self.next.index = self.next.index.saturating_add(1);
             let command = Reply::command_digest(bytes.as_ref());
             let numbered = Numbered { session, number };
-            let Some(open) = &mut open else {
+            let Some((open, rows)) = &mut open else {
                 let answer = Answer::Failed(Failure::NoSession);
                 self.steps.push(Step::Answer(client, Some(numbered), command, answer));
                 continue;
             };
-            let verdict = open.judge(number, &command);
+            let verdict = match open.judge(number, &command) {
+                Verdict::Fresh if !open.has_room(number, rows) => Verdict::Refused(Failure::NoRoom),
+                verdict => verdict,
+            };
             self.steps.push(match verdict {
                 Verdict::Refused(failure) => Step::Answer(client, Some(numbered), command, Answer::Failed(failure)),
                 Verdict::Copy => Step::Copy(client, numbered, command),
@@ -166,7 +169,7 @@ impl<'a, S: Service> Planner<'a, S> {
                         _ => Keep::Answer,
                     };
                     if keep != Keep::Nothing {
-                        open.claim(number, command, read_only);
+                        open.claim(number, command, read_only, rows);
                     }
                     match task {
                         Ok(task) => {

@@ -64,6 +64,8 @@ pub struct Client {
     reads_at_us: u64,
     /// Extra requests asked for from outside.
     orders: Vec<Vec<Command>>,
+    /// How often there was no room for a command of its (R25).
+    no_room: u64,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,8 @@ struct Pending {
     operations: Vec<usize>,
     votes: Vec<Votes>,
     retry: Retry,
+    /// What it acknowledges, if there was no room for one of its commands: with more acknowledged it is signed anew.
+    refused_at: Option<u64>,
 }
 
 /// The answers of the replicas to one command; a replica's last one counts.
@@ -137,6 +141,7 @@ impl Client {
             unread: VecDeque::new(),
             reads_at_us: 0,
             orders: Vec::new(),
+            no_room: 0,
         }
     }
 
@@ -208,6 +213,7 @@ impl Client {
                 while let Some(commands) = self.next_commands(now_us) {
                     self.make(now_us, session, &commands, history, out);
                 }
+                self.sign_anew(out);
                 let abandon_per_mille = self.options.abandon_per_mille;
                 let random = &mut self.random;
                 // An abandoned call is acknowledged like one that was answered: whatever becomes of it, nobody asks again.
@@ -312,7 +318,35 @@ impl Client {
         let whom = if self.random.chance(100) { Whom::All } else { self.leader() };
         out.push((whom, Say::Request(request.clone())));
         let retry = self.retry(now_us);
-        self.pending.insert(first, Pending { request, digest, operations, votes, retry });
+        self.pending.insert(first, Pending { request, digest, operations, votes, retry, refused_at: None });
+    }
+
+    /// How often there was no room for a command of its (R25).
+    #[must_use]
+    pub fn no_room(&self) -> u64 {
+        self.no_room
+    }
+
+    /// R25: what there was no room for is asked for again, under the same numbers, once more is acknowledged.
+    fn sign_anew(&mut self, out: &mut Vec<(Whom, Say)>) {
+        let answered = self.pending.first_key_value().map_or(0, |(first, pending)| {
+            first - 1 + pending.votes.iter().take_while(|votes| votes.believed).count() as u64
+        });
+        let refused = |pending: &Pending| pending.refused_at.is_some_and(|ack| ack < answered);
+        let firsts: Vec<u64> =
+            self.pending.iter().filter(|(_, pending)| refused(pending)).map(|(first, _)| *first).collect();
+        for first in firsts {
+            let Some(request) = self.pending.get(&first).and_then(|pending| pending.request.request().ok()) else {
+                continue;
+            };
+            let Call::Commands { session, first, commands, .. } = request.call else { continue };
+            let call = Call::Commands { session, ack: answered, first, commands };
+            let Some((request, digest)) = self.sign(call) else { continue };
+            out.push((self.leader(), Say::Request(request.clone())));
+            if let Some(pending) = self.pending.get_mut(&first) {
+                (pending.request, pending.digest, pending.refused_at) = (request, digest, None);
+            }
+        }
     }
 
     /// Every number up to this one was answered.
@@ -383,6 +417,17 @@ impl Client {
         let (first, index) = (*first, (reply.number - *first) as usize);
         let Some(votes) = pending.votes.get_mut(index) else { return };
         let Some(answer) = votes.add(from, reply, enough) else { return };
+        if answer == Answer::Failed(Failure::NoRoom) {
+            // No answer: the number is not taken, and the command may yet be executed.
+            *votes = Votes::default();
+            self.no_room += 1;
+            let ack = pending.request.request().ok().and_then(|request| match request.call {
+                Call::Commands { ack, .. } => Some(ack),
+                Call::Open { .. } | Call::Close { .. } => None,
+            });
+            pending.refused_at = ack;
+            return;
+        }
         if let Some(operation) = pending.operations.get(index).and_then(|at| history.operations.get_mut(*at)) {
             operation.answered = Some((now_us, answer));
         }

@@ -182,6 +182,7 @@ impl Options {
         let liars_max = quorum.map_or(0, Quorum::liars);
         let liars = if random.chance(650) { random.range(1, liars_max as u64) as usize } else { 0 }.min(liars_max);
         let mut constants = constants(&mut random);
+        scarce_rows(seed, &mut constants);
         let network = network(&mut random);
         if network.healed_loss_per_mille > 0 {
             // What is lost comes with one of the next STATUSes: a view must last for some of them.
@@ -258,6 +259,14 @@ fn constants(random: &mut Random) -> Constants {
         session_partitions: random.range(1, 2) as u16,
         turn_cuts: random.range(1, 3),
         ..Constants::default()
+    }
+}
+
+/// In one of five runs there is room for few numbers that are not acknowledged (R25), drawn apart from all else.
+fn scarce_rows(seed: u64, constants: &mut Constants) {
+    let mut random = Random::new(seed ^ 0x0a11_0f25, Purpose::Swarm);
+    if random.chance(200) {
+        constants.reply_cache_bytes_max = random.weighted(&[(2, 1), (2, 32), (1, 64)], 32) << 10;
     }
 }
 

@@ -18,6 +18,7 @@ fn two_hundred_seeds_find_nothing() {
     let counts = report.counts;
     assert!(counts.crashes > 200 && counts.view_changes > 200 && counts.transfers > 5, "{counts:?}");
     assert!(counts.unwanted > 0 && counts.corrupted > 0, "{counts:?}");
+    assert!(counts.no_room > 100, "commands that there was no room for (R25): {}", counts.no_room);
     let never: Vec<&str> = counts.fault_kinds().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();
     assert!(never.is_empty(), "faults that nobody met: {never:?}");
     // Rare ones are met by more seeds than these.

@@ -54,7 +54,7 @@ pub struct Constants {
     pub session_expiry_ms: u64,
     /// Cached reply bytes of one session.
     pub reply_cache_per_session_bytes_max: u64,
-    /// Cached reply bytes in all.
+    /// Cached reply bytes in all. For each 512 of them one command may be executed and not acknowledged (R25).
     pub reply_cache_bytes_max: u64,
     /// `K`: cuts for which an OPEN stays fresh.
     pub open_fresh_cuts: u64,

@@ -197,15 +197,19 @@ pub enum Failure {
     ReplyNotKept,
     /// The OPEN came too late or names no cut (R24).
     StaleOpen,
-    /// There are too many sessions in all (R24).
+    /// There are too many sessions in all, or too many were opened lately, by this client or in all (R24).
     TooManySessions,
+    /// So many commands of this client, or of all, are executed and not acknowledged that there is no room for one more
+    /// (R25). It has not taken its number: once more is acknowledged, the same command is taken under it.
+    NoRoom,
 }
 
 impl Failure {
-    /// Whether the command is known not to have been executed, neither now nor in an earlier copy.
+    /// Whether the command is known not to have been executed, neither now nor in an earlier copy, and never to be under
+    /// this number.
     #[must_use]
     pub fn is_rejection(self) -> bool {
-        !matches!(self, Self::NoSession | Self::ReplyNotKept | Self::OutsideWindow)
+        !matches!(self, Self::NoSession | Self::ReplyNotKept | Self::OutsideWindow | Self::NoRoom)
     }
 }
 
@@ -225,6 +229,7 @@ impl fmt::Display for Failure {
             Self::ReplyNotKept => "the command was executed, but its reply is no longer kept",
             Self::StaleOpen => "the request to open a session came too late",
             Self::TooManySessions => "there are too many open sessions",
+            Self::NoRoom => "too many commands are not acknowledged yet",
         })
     }
 }

@@ -4,7 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polder_types::{ClientAccess, ClientId, Constants, Digest, Failure, Position, Role, Seq, SessionId};
 
-use super::{Meta, Opened, Outcome, Row};
+use super::{Meta, Opened, Outcome, Row, Rows};
+
+/// So many OPENs are remembered at most for each session that may be open: of all keys together, and of one key, which
+/// may open one after the other and close them.
+const OPENS_PER_SESSION: usize = 4;
+const OPENS_PER_OWN_SESSION: usize = 32;
+
+/// So many OPENs are forgotten in a slot at most (R24): what is left goes in the next ones.
+const FORGOTTEN_MAX: usize = 1_024;
+
+/// Sessions are ended in a slot until this many records of theirs have gone, one at least (R27).
+const ENDED_RECORDS_MAX: usize = 1_024;
 
 /// What decides whether a command executes: the sessions with their claims, and the remembered OPENs. A function of the
 /// ordered requests alone; what the committer has written by now never enters.
@@ -18,6 +29,8 @@ pub(crate) struct Front {
     window: u64,
     interval_slots: u64,
     fresh_slots: u64,
+    opens_per_client_max: usize,
+    opens_max: usize,
 
     sessions: BTreeMap<SessionId, Session>,
     by_client: BTreeMap<ClientId, BTreeSet<SessionId>>,
@@ -25,6 +38,8 @@ pub(crate) struct Front {
     by_use: BTreeSet<(u64, SessionId)>,
     opens: BTreeMap<Digest, Opened>,
     opens_by_end: BTreeSet<(Seq, Digest)>,
+    opens_by_client: BTreeMap<ClientId, usize>,
+    rows: Rows,
 }
 
 /// An open session.
@@ -39,6 +54,10 @@ pub(crate) struct Session {
     noted_ms: u64,
     claims: BTreeMap<u64, Claim>,
     window: u64,
+    /// So many numbers above `ack` are its own ([`Rows`]).
+    own: u64,
+    /// How many of its claims are beyond those.
+    shared: u64,
 }
 
 /// A number that a command has taken.
@@ -84,11 +103,15 @@ impl Front {
             window: constants.session_window,
             interval_slots: constants.interval_slots.max(1),
             fresh_slots: constants.open_fresh_cuts.saturating_mul(constants.interval_slots),
+            opens_per_client_max: (constants.sessions_per_client_max as usize).saturating_mul(OPENS_PER_OWN_SESSION),
+            opens_max: (constants.sessions_max as usize).saturating_mul(OPENS_PER_SESSION),
             sessions: BTreeMap::new(),
             by_client: BTreeMap::new(),
             by_use: BTreeSet::new(),
             opens: BTreeMap::new(),
             opens_by_end: BTreeSet::new(),
+            opens_by_client: BTreeMap::new(),
+            rows: Rows::new(constants),
         }
     }
 
@@ -100,7 +123,7 @@ impl Front {
     /// Takes in what became of a number; false when its session was not taken in before.
     pub(crate) fn restore_row(&mut self, session: SessionId, number: u64, row: &Row) -> bool {
         let Some(session) = self.sessions.get_mut(&session) else { return false };
-        session.claim(number, row.command, row.outcome == Outcome::Read);
+        session.claim(number, row.command, row.outcome == Outcome::Read, &mut self.rows);
         true
     }
 
@@ -108,36 +131,53 @@ impl Front {
     pub(crate) fn restore_open(&mut self, request: Digest, opened: Opened) {
         self.opens.insert(request, opened);
         self.opens_by_end.insert((opened.until, request));
+        let of_client = self.opens_by_client.entry(opened.client).or_default();
+        *of_client = of_client.saturating_add(1);
     }
 
-    /// Ends the sessions that expire by this session clock (R27), and returns them in order with their clients.
+    /// Ends the sessions that expire by this session clock (R27), the longest unused first, and returns them with their
+    /// clients. Not more in a slot than can be deleted in passing: the others are ended in the next ones, and one that
+    /// is used meanwhile goes on.
     pub(crate) fn expire(&mut self, clock_ms: u64) -> Vec<(SessionId, ClientId)> {
         let mut ended = Vec::new();
-        while let Some(&(noted_ms, id)) = self.by_use.first() {
-            if clock_ms.saturating_sub(noted_ms) <= self.expiry_ms {
-                break;
-            }
-            self.by_use.pop_first();
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
-            if clock_ms.saturating_sub(session.used_ms) <= self.expiry_ms {
+        let mut records = 0;
+        while let Some(&(noted_ms, id)) = self.by_use.first()
+            && clock_ms.saturating_sub(noted_ms) > self.expiry_ms
+            && records < ENDED_RECORDS_MAX
+        {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                self.by_use.pop_first();
+                continue;
+            };
+            // In order of the last uses, not of those noted: a restored front noted others, and must end the same ones.
+            if session.used_ms > noted_ms {
                 session.noted_ms = session.used_ms;
+                self.by_use.pop_first();
                 self.by_use.insert((session.noted_ms, id));
-            } else {
-                ended.push((id, session.client));
-                self.remove(id);
+                continue;
             }
+            records = session.claims.len().saturating_add(records).saturating_add(1);
+            ended.push((id, session.client));
+            self.remove(id);
         }
-        // A restored front noted other uses, and must end them in the same order.
-        ended.sort_unstable();
         ended
     }
 
-    /// Forgets the OPENs whose copies are stale at this slot (R24), and returns their digests.
+    /// Forgets OPENs whose copies are stale at this slot (R24), the longest stale first, and returns their digests.
     pub(crate) fn forget_opens(&mut self, slot: Seq) -> Vec<Digest> {
         let mut forgotten = Vec::new();
-        while let Some(&(until, request)) = self.opens_by_end.first().filter(|(until, _)| *until < slot) {
+        while forgotten.len() < FORGOTTEN_MAX
+            && let Some(&(until, request)) = self.opens_by_end.first().filter(|(until, _)| *until < slot)
+        {
             self.opens_by_end.remove(&(until, request));
-            self.opens.remove(&request);
+            if let Some(opened) = self.opens.remove(&request)
+                && let Some(of_client) = self.opens_by_client.get_mut(&opened.client)
+            {
+                *of_client = of_client.saturating_sub(1);
+                if *of_client == 0 {
+                    self.opens_by_client.remove(&opened.client);
+                }
+            }
             forgotten.push(request);
         }
         forgotten
@@ -154,6 +194,10 @@ impl Front {
         if !self.is_fresh(cut, at.slot) {
             return Opening::Refused(Failure::StaleOpen);
         }
+        let own_opens = self.opens_by_client.get(&client).copied().unwrap_or_default();
+        if own_opens >= self.opens_per_client_max || self.opens.len() >= self.opens_max {
+            return Opening::Refused(Failure::TooManySessions);
+        }
         let own = self.by_client.get(&client).filter(|own| own.len() >= self.sessions_per_client_max);
         let longest_unused = |session: &&SessionId| (self.sessions.get(session).map(|own| own.used_ms), **session);
         let evicted = own.and_then(|own| own.iter().min_by_key(longest_unused)).copied();
@@ -164,7 +208,7 @@ impl Front {
         }
         self.insert(SessionId(at), client, 0, clock_ms);
         let until = cut.plus(self.fresh_slots);
-        self.restore_open(request, Opened { session: SessionId(at), until });
+        self.restore_open(request, Opened { session: SessionId(at), client, until });
         Opening::Opens { evicted, until }
     }
 
@@ -177,9 +221,10 @@ impl Front {
         own
     }
 
-    /// A session of this client, to use it.
-    pub(crate) fn session_mut(&mut self, client: ClientId, session: SessionId) -> Option<&mut Session> {
-        self.sessions.get_mut(&session).filter(|session| session.client == client)
+    /// A session of this client, to use it, and what it may take rows from.
+    pub(crate) fn session_mut(&mut self, client: ClientId, session: SessionId) -> Option<(&mut Session, &mut Rows)> {
+        let session = self.sessions.get_mut(&session).filter(|session| session.client == client)?;
+        Some((session, &mut self.rows))
     }
 
     /// A session of this client.
@@ -218,14 +263,16 @@ impl Front {
     }
 
     fn insert(&mut self, session: SessionId, client: ClientId, ack: u64, used_ms: u64) {
-        let (window, claims) = (self.window, BTreeMap::new());
-        self.sessions.insert(session, Session { client, ack, used_ms, noted_ms: used_ms, claims, window });
+        let (window, own, claims) = (self.window, self.rows.own(), BTreeMap::new());
+        let opened = Session { client, ack, used_ms, noted_ms: used_ms, claims, window, own, shared: 0 };
+        self.sessions.insert(session, opened);
         self.by_client.entry(client).or_default().insert(session);
         self.by_use.insert((used_ms, session));
     }
 
     fn remove(&mut self, session: SessionId) {
-        let Some(Session { client, noted_ms, .. }) = self.sessions.remove(&session) else { return };
+        let Some(Session { client, noted_ms, shared, .. }) = self.sessions.remove(&session) else { return };
+        self.rows.give_back(client, shared);
         self.by_use.remove(&(noted_ms, session));
         if let Some(own) = self.by_client.get_mut(&client) {
             own.remove(&session);
@@ -238,8 +285,16 @@ impl Front {
 
 impl Session {
     /// Takes in an acknowledgement (R25); it never goes back.
-    pub(crate) fn acknowledge(&mut self, ack: u64) {
-        self.ack = self.ack.max(ack);
+    pub(crate) fn acknowledge(&mut self, ack: u64, rows: &mut Rows) {
+        use std::ops::Bound::{Excluded, Included};
+        let (own_before, ack) = (self.own_high(), self.ack.max(ack));
+        self.ack = ack;
+        let own_now = self.own_high();
+        if own_now > own_before {
+            let moved = self.claims.range((Excluded(own_before), Included(own_now))).count() as u64;
+            self.shared = self.shared.saturating_sub(moved);
+            rows.give_back(self.client, moved);
+        }
         while self.claims.first_key_value().is_some_and(|(number, _)| *number <= ack) {
             self.claims.pop_first();
         }
@@ -250,7 +305,17 @@ impl Session {
         (self.ack, self.ack.saturating_add(self.window))
     }
 
-    /// R25: what a command under this number is.
+    /// The highest number that is its own, whatever others hold.
+    fn own_high(&self) -> u64 {
+        self.ack.saturating_add(self.own)
+    }
+
+    /// Whether there is room for a row of this number (R25).
+    pub(crate) fn has_room(&self, number: u64, rows: &Rows) -> bool {
+        number <= self.own_high() || rows.has_room(self.client)
+    }
+
+    /// R25: what a command under this number is, if there is room for it.
     pub(crate) fn judge(&self, number: u64, command: &Digest) -> Verdict {
         let (ack, high) = self.window();
         match self.claims.get(&number) {
@@ -263,7 +328,11 @@ impl Session {
     }
 
     /// Takes a number for a command.
-    pub(crate) fn claim(&mut self, number: u64, command: Digest, read_only: bool) {
+    pub(crate) fn claim(&mut self, number: u64, command: Digest, read_only: bool, rows: &mut Rows) {
+        if number > self.own_high() {
+            self.shared = self.shared.saturating_add(1);
+            rows.take(self.client);
+        }
         self.claims.insert(number, Claim { command, read_only });
     }
 }

@@ -7,7 +7,9 @@
 mod committer;
 mod front;
 mod record;
+mod rows;
 
 pub(crate) use committer::Committer;
 pub(crate) use front::{Front, Opening, Verdict};
 pub(crate) use record::{Meta, Opened, Outcome, Record, Row, read_partition};
+pub(crate) use rows::Rows;

@@ -53,6 +53,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Opened {
     /// The session that it opened.
     pub(crate) session: SessionId,
+    /// Whose it is: also when that session is long closed.
+    pub(crate) client: ClientId,
     /// The last slot at which a copy of it is fresh.
     pub(crate) until: Seq,
 }

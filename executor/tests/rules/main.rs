@@ -5,6 +5,7 @@ mod limits;
 mod opening;
 mod property;
 mod recovery;
+mod room;
 mod script;
 mod sessions;
 mod time;

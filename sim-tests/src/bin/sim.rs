@@ -276,8 +276,8 @@ fn finish(arguments: &Arguments, report: &Report) -> ExitCode {
         }
         let counts = &report.counts;
         say(&format!(
-            "{} crashes, {} view changes, {} state transfers",
-            counts.crashes, counts.view_changes, counts.transfers
+            "{} crashes, {} view changes, {} state transfers, {} commands without room",
+            counts.crashes, counts.view_changes, counts.transfers, counts.no_room
         ));
         say(&format!("faults: {}", list(counts.fault_kinds())));
         say(&format!("crashed at: {}", list(counts.points())));

@@ -72,6 +72,8 @@ pub struct Counts {
     pub view_changes: u64,
     /// State transfers that ended in a new base.
     pub transfers: u64,
+    /// Commands that there was no room for when they came, as their clients count them (R25).
+    pub no_room: u64,
 }
 
 impl Counts {
@@ -92,6 +94,7 @@ impl Counts {
         self.restarts += other.restarts;
         self.view_changes += other.view_changes;
         self.transfers += other.transfers;
+        self.no_room += other.no_room;
     }
 
     /// The points at which replicas crashed, and how often.

@@ -234,6 +234,7 @@ impl World {
             }
         }
         let statuses = self.hosts.iter().filter_map(|host| host.replica.as_ref()).map(|replica| replica.status());
+        self.counts.no_room = self.clients.iter().map(crate::client::Client::no_room).sum();
         self.counts.view_changes = statuses.map(|status| status.core.view.0).max().unwrap_or_default();
         validity::check(&self.history)?;
         exactly_once::check(&self.history)?;
