@@ -42,7 +42,7 @@ fn take(world: &mut World, by: u8, session: SessionId, ack: u64, first: u64, cou
 }
 
 fn effects(executed: &Executed) -> usize {
-    executed.effects.iter().map(|(_, effects)| effects.len()).sum()
+    executed.effects.values().map(Vec::len).sum()
 }
 
 #[test]
