@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -14,12 +15,16 @@ use polder_consensus::Evidence;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::Node;
 use crate::admin_seats::Seats;
 use crate::evidence;
 use crate::metrics::Metrics;
 use crate::report::{Check, Report};
+
+/// A report that is older than this says nothing of now: an event loop makes ten a second, unless it stands.
+const REPORT_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// What the port answers from: a node, once one has started.
 #[derive(Clone, Default)]
@@ -30,8 +35,26 @@ pub(crate) struct Admin {
 /// What a started node shows.
 struct Started {
     report: watch::Receiver<Option<Arc<Report>>>,
+    /// When the last report came.
+    reported: Arc<Mutex<Instant>>,
     evidence: watch::Receiver<Vec<Arc<Evidence>>>,
     metrics: Arc<Metrics>,
+}
+
+impl Started {
+    /// Why its report cannot be believed, if it is an old one.
+    fn stands(&self) -> Option<String> {
+        let age = self.reported.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        let seconds = age.as_secs();
+        (age > REPORT_AGE_MAX).then(|| format!("its event loop has stood for {seconds} s: is a disk stuck?"))
+    }
+}
+
+/// Notes when reports come, until there are none any more.
+async fn note_reports(mut report: watch::Receiver<Option<Arc<Report>>>, reported: Arc<Mutex<Instant>>) {
+    while report.changed().await.is_ok() {
+        *reported.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
 }
 
 /// Binds the port. What is bound serves until the runtime ends or the future of [`serve`] is dropped.
@@ -61,9 +84,13 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin) -> io::Result<()>
 }
 
 impl Admin {
-    /// From now on the port speaks of this node.
+    /// From now on the port speaks of this node. To be called within a tokio runtime.
     pub(crate) fn started(&self, node: &Node) {
-        self.node.get_or_init(|| Started { report: node.report(), evidence: node.evidence(), metrics: node.metrics() });
+        self.node.get_or_init(|| {
+            let reported = Arc::new(Mutex::new(Instant::now()));
+            tokio::spawn(note_reports(node.report(), reported.clone()));
+            Started { report: node.report(), reported, evidence: node.evidence(), metrics: node.metrics() }
+        });
     }
 
     fn report(&self) -> Option<Arc<Report>> {
@@ -81,7 +108,11 @@ impl Admin {
     fn ready(&self) -> Vec<Check> {
         let check = |name, why: Option<&str>| Check { name, outcome: why.map_or(Ok(()), |why| Err(why.to_owned())) };
         match (self.node.get(), self.report()) {
-            (_, Some(report)) => [check("started", None)].into_iter().chain(report.checks()).collect(),
+            (node, Some(report)) => {
+                let stands = node.and_then(Started::stands);
+                let of_port = [check("started", None), check("event-loop", stands.as_deref())];
+                of_port.into_iter().chain(report.checks()).collect()
+            }
             (Some(_), None) => vec![check("started", Some("starting"))],
             (None, None) => vec![check("started", Some("starting: recovering the state"))],
         }
@@ -130,6 +161,10 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> (Status
 async fn status(State(admin): State<Admin>) -> Json<Value> {
     let Some(report) = admin.report() else { return Json(Value::Null) };
     let mut said = to_json(&report);
+    if let Some(why) = admin.node.get().and_then(Started::stands) {
+        said["ready"] = Value::from(false);
+        said["why_not_ready"] = Value::from(why);
+    }
     said["evidence"] = admin.evidence();
     Json(said)
 }
@@ -215,6 +250,34 @@ mod tests {
             assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
         }
         serving.abort();
+        Ok(())
+    }
+
+    /// A loop that stands reports no more: what it said last is not so for ever.
+    #[tokio::test]
+    async fn an_old_report_makes_nobody_ready() -> Result<(), Box<dyn std::error::Error>> {
+        let (sender, report) = watch::channel(None);
+        let reported = Arc::new(Mutex::new(Instant::now()));
+        let noting = tokio::spawn(note_reports(report.clone(), reported.clone()));
+        let admin = Admin::default();
+        let metrics = Arc::new(Metrics::new(polder_types::ReplicaId(0))?);
+        let evidence = watch::channel(Vec::new()).1;
+        admin.node.get_or_init(|| Started { report, reported: reported.clone(), evidence, metrics });
+        let ready = || checked(admin.ready(), None);
+        let past = Instant::now().checked_sub(10 * REPORT_AGE_MAX).ok_or("a clock that runs")?;
+        let set = |at| *reported.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        set(past);
+        sender.send_replace(Some(Arc::new(crate::report::tests::ready())));
+        while reported.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > REPORT_AGE_MAX {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ready(), (StatusCode::OK, "ok\n".to_owned()));
+        set(past);
+        let (status, why) = ready();
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(why.starts_with("its event loop has stood for "), "{why}");
+        drop(sender);
+        noting.await?;
         Ok(())
     }
 

@@ -162,7 +162,7 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use polder_checkpoint::planner::PlannerStatus;
@@ -216,6 +216,11 @@ mod tests {
         };
         let peers = peers.collect();
         Report { status, peers, quorum: 3, clients: 0, log_bytes: 1, disk_bytes: 2, is_draining: false }
+    }
+
+    /// One of a node that is ready.
+    pub(crate) fn ready() -> Report {
+        report(&[Some(1), Some(1), Some(1)])
     }
 
     #[test]

@@ -69,7 +69,9 @@ impl<S: Service> EventLoop<S> {
                     self.evidence.send_modify(|all| all.push(Arc::new(evidence)));
                 }
                 Action::Misled(by) => {
-                    tracing::warn!(%by, "this replica sent what a correct one does not send");
+                    if let Some(not_logged) = self.complaints.next(by) {
+                        tracing::warn!(%by, not_logged, "this replica sent what a correct one does not send");
+                    }
                     self.misled(by);
                 }
                 Action::Halt(why) => {
