@@ -40,6 +40,8 @@ struct Inner {
     failed: bool,
     /// Rows whose bits have changed on the disk.
     damaged: BTreeSet<Key>,
+    /// What is said to be free.
+    free_bytes: Option<u64>,
     applied: Applied,
 }
 
@@ -84,6 +86,11 @@ impl MemStore {
     /// Bits of a row change on the disk: whoever reads it is told so, until it is written anew or deleted.
     pub fn damage(&self, family: Family, key: &[u8]) {
         self.lock().damaged.insert((family, key.to_vec()));
+    }
+
+    /// From now on so much is said to be free on its disk; none: it cannot tell. Writes do not change it.
+    pub fn set_free_bytes(&self, bytes: Option<u64>) {
+        self.lock().free_bytes = bytes;
     }
 
     /// A copy of the whole store, unsynced changes included: for tests that set a disk back.
@@ -154,6 +161,10 @@ impl Store for MemStore {
 
     fn bytes_on_disk(&self) -> u64 {
         self.lock().bytes
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.lock().free_bytes
     }
 }
 

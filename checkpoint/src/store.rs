@@ -183,6 +183,12 @@ pub trait Store: Send + Sync {
 
     /// The bytes that the store takes on disk.
     fn bytes_on_disk(&self) -> u64;
+
+    /// The bytes that are free on the disk of the store for whoever runs this, as of now; none where nobody can tell.
+    /// Costs one call of the system, and never waits for the disk.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Keys and values, in order of key.
@@ -203,5 +209,9 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 
     fn bytes_on_disk(&self) -> u64 {
         self.as_ref().bytes_on_disk()
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.as_ref().free_bytes()
     }
 }

@@ -75,6 +75,28 @@ fn lines(outputs: &[Output]) -> Vec<String> {
 }
 
 #[test]
+fn c10_while_little_space_is_left_no_image_is_asked_for_and_what_was_due_is_made_up_for() {
+    let cluster = cluster();
+    let mut bench = Bench::new(&cluster);
+    assert!(bench.step(Input::Space { is_low: true }).is_empty());
+    let is_image = |output: &&Output| matches!(output, Output::WriteImages { .. });
+    let mut truncated = 0;
+    for cut in 1..=2 * TURN_CUTS {
+        let outputs = bench.pass(cut);
+        assert_eq!(outputs.iter().find(is_image).map(ToString::to_string), None, "cut {cut}");
+        truncated += outputs.iter().filter(|output| matches!(output, Output::TruncateLog { .. })).count();
+    }
+    assert!(truncated > 0, "what the log holds is in durable effects: it goes on being truncated");
+    let outputs = bench.step(Input::Space { is_low: false });
+    let images = outputs.iter().filter(is_image).map(|output| match output {
+        Output::WriteImages { cut, .. } => cut.0,
+        _ => 0,
+    });
+    assert_eq!(images.collect::<Vec<_>>(), [2 * TURN_CUTS * INTERVAL]);
+    assert!(bench.step(Input::Space { is_low: false }).is_empty(), "once");
+}
+
+#[test]
 fn c2_q_equal_statements_make_a_cut_stable_and_then_its_certificate_is_written() {
     let cluster = cluster();
     let mut bench = Bench::new(&cluster);

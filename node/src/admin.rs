@@ -205,6 +205,9 @@ fn to_json(report: &Report) -> Value {
         "clients": report.clients,
         "log_bytes": report.log_bytes,
         "disk_bytes": report.disk_bytes,
+        "disk_free_bytes": report.space.map(|space| space.free_bytes),
+        "disk_reserve_bytes": report.space.map(|space| space.reserve_bytes),
+        "disk_space_low": report.space.is_some_and(|space| space.is_low),
         "ignored": ignored.collect::<serde_json::Map<_, _>>(),
         "peers": peers.collect::<Vec<_>>(),
     })

@@ -41,6 +41,8 @@ pub struct NodeFile {
     pub verify_threads: usize,
     /// Whether a vote waits for the disk.
     pub durability: DurabilityMode,
+    /// Bytes that should stay free on the disk of the data folder; below that no new commands are taken (C10).
+    pub disk_reserve_bytes: u64,
     /// What to log.
     pub log: String,
     /// How to log.
@@ -73,7 +75,7 @@ pub enum DurabilityMode {
 
 impl NodeFile {
     /// The keys of the file, in its order.
-    pub const KEYS: [&str; 12] = [
+    pub const KEYS: [&str; 13] = [
         "replica",
         "cluster_file",
         "identity_key_file",
@@ -84,6 +86,7 @@ impl NodeFile {
         "pipeline_slots",
         "verify_threads",
         "durability",
+        "disk_reserve_bytes",
         "log",
         "log_format",
     ];
@@ -100,6 +103,7 @@ struct Defaults {
     pipeline_slots: u64,
     verify_threads: usize,
     durability: DurabilityMode,
+    disk_reserve_bytes: u64,
     log: &'static str,
     log_format: LogFormat,
 }
@@ -113,6 +117,7 @@ const DEFAULTS: Defaults = Defaults {
     pipeline_slots: 4,
     verify_threads: 0,
     durability: DurabilityMode::Sync,
+    disk_reserve_bytes: 256 << 20,
     log: "info",
     log_format: LogFormat::Human,
 };
@@ -178,6 +183,8 @@ pub struct LoadedConfig {
     pub verify_threads: usize,
     /// Whether a vote waits for the disk.
     pub durability: DurabilityMode,
+    /// Bytes that should stay free on the disk of the data folder; 0: none.
+    pub disk_reserve_bytes: u64,
     /// What to log, as `tracing-subscriber` filters are written.
     pub log: String,
     /// How to log.
@@ -271,6 +278,7 @@ fn check(path: &Path, file: NodeFile) -> Result<LoadedConfig, ConfigError> {
         pipeline_slots: file.pipeline_slots,
         verify_threads: verify_threads(file.verify_threads),
         durability: file.durability,
+        disk_reserve_bytes: file.disk_reserve_bytes,
         log: file.log,
         log_format: file.log_format,
         cluster,

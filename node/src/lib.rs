@@ -11,6 +11,7 @@ mod admission;
 mod clients;
 pub mod config;
 mod disk;
+mod disk_space;
 mod event_loop;
 pub mod evidence;
 pub mod files;
@@ -33,6 +34,7 @@ mod admin_seats;
 #[cfg(feature = "bin")]
 pub mod cli;
 
+pub use disk_space::DiskSpace;
 pub use metrics::Metrics;
 pub use node::{Node, NodeConfig, NodeError, Stores, Threads, WallClock};
 pub use report::{Check, PeerReport, Report};

@@ -51,6 +51,8 @@ pub struct Metrics {
     client_connections: IntGauge,
     log_bytes: IntGauge,
     disk_bytes: IntGauge,
+    disk_free_bytes: IntGauge,
+    is_space_low: IntGauge,
 }
 
 /// What is counted of one store.
@@ -185,6 +187,12 @@ impl Metrics {
             client_connections: gauge(r, "polder_client_connections", "Connections of clients")?,
             log_bytes: gauge(r, "polder_log_disk_bytes", "Bytes that the ordering log takes on disk")?,
             disk_bytes: gauge(r, "polder_disk_bytes", "Bytes that all data takes on disk")?,
+            disk_free_bytes: gauge(r, "polder_disk_free_bytes", "Bytes free on the disk of the data")?,
+            is_space_low: gauge(
+                r,
+                "polder_disk_space_low",
+                "1 while less than disk_reserve_bytes are free, so that no new commands are taken",
+            )?,
             registry,
         })
     }
@@ -233,6 +241,10 @@ impl Metrics {
         self.client_connections.set(number(report.clients as u64));
         self.log_bytes.set(number(report.log_bytes));
         self.disk_bytes.set(number(report.disk_bytes));
+        if let Some(space) = report.space {
+            self.disk_free_bytes.set(number(space.free_bytes));
+            self.is_space_low.set(space.is_low.into());
+        }
     }
 }
 

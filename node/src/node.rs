@@ -43,6 +43,8 @@ pub struct NodeConfig {
     pub nonce: u64,
     /// Which threads it has beside the runtime's.
     pub threads: Threads,
+    /// Bytes that should stay free on the disks of its stores: below that no new commands are taken (C10).
+    pub disk_reserve_bytes: u64,
     /// The wall clock.
     pub wall_clock: WallClock,
 }

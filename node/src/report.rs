@@ -2,6 +2,7 @@
 
 use polder_types::{Digest, NodeStatus, ReplicaId};
 
+use crate::disk_space::DiskSpace;
 use crate::replica::{Phase, ReplicaStatus};
 
 /// A peer that was not heard from for so long does not count as there, and a quorum that this replica took part in so
@@ -23,6 +24,8 @@ pub struct Report {
     pub log_bytes: u64,
     /// Bytes that all data takes on disk.
     pub disk_bytes: u64,
+    /// What is free on the disks, as of the last second; none where they cannot tell.
+    pub space: Option<DiskSpace>,
     /// Whether the node is shutting down.
     pub is_draining: bool,
 }
@@ -81,6 +84,7 @@ impl Report {
             Check { name: "state-sound", outcome: self.state_sound() },
             check("view-entered", core.entered, &|| format!("view {} has not started yet", core.view.0)),
             check("caught-up", !core.lagging, &|| format!("it executed {behind} slots less than are certified")),
+            Check { name: "disk-space", outcome: self.disk_space() },
             Check { name: "in-a-quorum", outcome: self.in_a_quorum() },
         ]
     }
@@ -114,6 +118,14 @@ impl Report {
                 Err(format!("its own state at slot {} is not the certified one: it answers nobody", cut.0))
             }
             Phase::Running | Phase::Remembering { .. } => Ok(()),
+        }
+    }
+
+    /// C10: there is space for new commands.
+    fn disk_space(&self) -> Result<(), String> {
+        match self.space.filter(|space| space.is_low) {
+            Some(space) => Err(format!("{space}: it votes, but takes no new commands until there is more")),
+            None => Ok(()),
         }
     }
 
@@ -215,7 +227,7 @@ pub(crate) mod tests {
             state_bytes: 0,
         };
         let peers = peers.collect();
-        Report { status, peers, quorum: 3, clients: 0, log_bytes: 1, disk_bytes: 2, is_draining: false }
+        Report { status, peers, quorum: 3, clients: 0, log_bytes: 1, disk_bytes: 2, space: None, is_draining: false }
     }
 
     /// One of a node that is ready.
@@ -291,6 +303,9 @@ pub(crate) mod tests {
         assert_eq!(fails(&|report| report.status.phase = Phase::Diverged { cut: Seq(128) }), ["state-sound"]);
         assert_eq!(fails(&|report| report.status.core.entered = false), ["view-entered"]);
         assert_eq!(fails(&|report| report.status.core.lagging = true), ["caught-up"]);
+        let space = |is_low| Some(DiskSpace { free_bytes: 1 << 20, reserve_bytes: 256 << 20, is_low });
+        assert_eq!(fails(&|report| report.space = space(true)), ["disk-space"]);
+        assert!(fails(&|report| report.space = space(false)).is_empty());
         assert_eq!(fails(&|report| report.status.core.took_part_ms_ago = None), ["in-a-quorum"]);
         let several = fails(&|report| {
             report.status.core.took_part_ms_ago = None;

@@ -51,6 +51,10 @@ impl Store for Stalling {
     fn bytes_on_disk(&self) -> u64 {
         self.store.bytes_on_disk()
     }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.store.free_bytes()
+    }
 }
 
 /// From this number on a command of [`Counter`] also writes [`LARGE_BYTES`].
@@ -122,6 +126,7 @@ impl Net {
                 start: Start::Genesis,
                 nonce: id.into(),
                 threads,
+                disk_reserve_bytes: 1 << 20,
                 wall_clock: Arc::new(|| Timestamp(1_000)),
             };
             let stores = Stores { log: log.clone() as Arc<dyn Store>, state: state.clone() as Arc<dyn Store> };
@@ -300,6 +305,64 @@ async fn r19_votes_go_on_while_the_state_store_stalls() {
     client.send(1, &ClientFrame::Request(client.sign(call)));
     while !matches!(client.next(1).await, Some(NodeFrame::Busy { .. })) {}
     net.states[1].stall(false);
+}
+
+impl Net {
+    /// From now on so much is free on a replica's disk; waits until the replica says it.
+    async fn set_free(&self, replica: usize, bytes: u64) {
+        self.states[replica].store.set_free_bytes(Some(bytes));
+        let mut report = self.nodes[replica].report();
+        let said = report.wait_for(|report| {
+            let space = report.as_ref().and_then(|report| report.space);
+            space.is_some_and(|space| space.free_bytes == bytes)
+        });
+        tokio::time::timeout(PATIENCE, said).await.unwrap().unwrap();
+    }
+}
+
+/// C10: a leader without space takes no commands, from clients or from others, and is replaced by one that has some; with
+/// no space anywhere nothing is taken and nobody is blamed; and all of it ends by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn c10_who_is_short_of_space_takes_no_new_commands_until_there_is_some() {
+    let net = Net::start(Threads::Own { verify: 1 }, |constants| constants.timeout_first_ms = 200);
+    net.wait_until_ready().await;
+    let mut client = net.client(1).await;
+    let open = |nonce| Call::Open { nonce: [nonce; 16], cut: Seq::ZERO };
+    net.set_free(0, (1 << 20) - 1).await;
+    let why = net.nodes[0].report().borrow().as_ref().unwrap().ready().unwrap_err();
+    assert!(why.contains("disk_reserve_bytes wants 1 MiB") && why.contains("takes no new commands"), "{why}");
+    client.send(0, &ClientFrame::Request(client.sign(open(1))));
+    while !matches!(client.next(0).await, Some(NodeFrame::Busy { .. })) {}
+    for replica in 1..4 {
+        client.send(replica, &ClientFrame::Request(client.sign(open(1))));
+    }
+    // It executes what another orders, and answers from what it knows.
+    for replica in 0..4 {
+        assert!(matches!(client.reply(replica).await.answer, Answer::Opened(_)));
+    }
+    client.send(0, &ClientFrame::Request(client.sign(open(1))));
+    assert!(matches!(client.reply(0).await.answer, Answer::Opened(_)));
+
+    for replica in 1..4 {
+        net.set_free(replica, 0).await;
+    }
+    let views = || net.nodes.iter().map(|node| node.report().borrow().as_ref().unwrap().status.core.view_changes);
+    let before: Vec<u64> = views().collect();
+    for replica in 0..4 {
+        client.send(replica, &ClientFrame::Request(client.sign(open(2))));
+        while !matches!(client.next(replica).await, Some(NodeFrame::Busy { .. })) {}
+    }
+    for replica in 0..4 {
+        net.set_free(replica, 2 << 20).await;
+    }
+    assert_eq!(views().collect::<Vec<_>>(), before);
+    net.wait_until_ready().await;
+    for replica in 0..4 {
+        client.send(replica, &ClientFrame::Request(client.sign(open(2))));
+    }
+    for replica in 0..4 {
+        assert!(matches!(client.reply(replica).await.answer, Answer::Opened(_)));
+    }
 }
 
 /// R19: nothing is retried over a failed write, and the others go on.

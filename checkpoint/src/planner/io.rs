@@ -32,6 +32,11 @@ pub enum Input {
         /// The cut.
         cut: Seq,
     },
+    /// Whether little space is left on the disk: while it is, no images are asked for (C10). Those in flight go on.
+    Space {
+        /// Whether it is.
+        is_low: bool,
+    },
     /// A transferred state is about to be installed: no images are asked for until it is. Those in flight must have
     /// ended first.
     Installing,
@@ -150,6 +155,7 @@ impl fmt::Display for Input {
             Self::Certified(certificate) => write!(f, "certified {}", certificate.statement().seq),
             Self::Persisted { cut } => write!(f, "persisted {cut}"),
             Self::ImagesWritten { cut } => write!(f, "images written {cut}"),
+            Self::Space { is_low } => write!(f, "space low={is_low}"),
             Self::Installing => f.write_str("installing"),
             Self::Installed(state) => write!(f, "installed {}", state.cut()),
             Self::Digests { cut, .. } => write!(f, "digests of {cut}"),

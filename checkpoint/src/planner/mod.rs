@@ -99,6 +99,8 @@ pub struct Planner {
     job: Option<Job>,
     /// Whether a base is being installed: no images are written beside it.
     is_installing: bool,
+    /// Whether little space is left: an image takes some before it gives any back.
+    is_space_low: bool,
     /// The last turn whose images were asked for.
     turn: u64,
     truncated: Truncated,
@@ -154,6 +156,7 @@ impl Planner {
             images,
             job: None,
             is_installing: false,
+            is_space_low: false,
             truncated,
             diverged: None,
             conflicts: 0,
@@ -172,6 +175,10 @@ impl Planner {
             Input::Certified(certificate) => self.certified(certificate, out),
             Input::Persisted { cut } => self.persisted(cut, out),
             Input::ImagesWritten { cut } => self.images_written(cut, out),
+            Input::Space { is_low } => {
+                self.is_space_low = is_low;
+                self.write_images(out);
+            }
             Input::Installing => self.is_installing = true,
             Input::Installed(state) => self.installed(state, out),
             Input::Digests { cut, digests } => self.digests(cut, &digests, out),
@@ -327,7 +334,8 @@ impl Planner {
     /// C2: images are written at the first durable cut at or after a turn; one that comes while others are being
     /// written waits for them.
     fn write_images(&mut self, out: &mut Vec<Output>) {
-        let may_write = self.job.is_none() && !self.is_installing && self.diverged.is_none();
+        // C10: none while little space is left; the turns that pass meanwhile are made up for.
+        let may_write = self.job.is_none() && !self.is_installing && !self.is_space_low && self.diverged.is_none();
         let Some(state) = self.durable.as_ref().filter(|_| may_write) else { return };
         let cut = state.cut();
         let (last, now) = (self.turn, self.config.turns().at(cut));

@@ -202,6 +202,7 @@ fn node_config(config: &LoadedConfig, start: crate::replica::Start) -> anyhow::R
         start,
         nonce: u64::from_le_bytes(nonce),
         threads: Threads::Own { verify: config.verify_threads },
+        disk_reserve_bytes: config.disk_reserve_bytes,
         wall_clock: Arc::new(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
@@ -232,6 +233,7 @@ mod tests {
             pipeline_slots: 4,
             verify_threads: 1,
             durability: DurabilityMode::Sync,
+            disk_reserve_bytes: 0,
             log: String::new(),
             log_format: LogFormat::Human,
             cluster: cluster.clone(),

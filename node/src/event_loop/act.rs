@@ -148,6 +148,7 @@ impl<S: Service> EventLoop<S> {
             clients: self.clients.len(),
             log_bytes,
             disk_bytes: log_bytes + self.stores.state.bytes_on_disk(),
+            space: self.reserve.space(),
             is_draining: self.drain_until.is_some(),
         }
     }

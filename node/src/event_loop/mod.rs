@@ -39,6 +39,7 @@ use tokio::time::Instant;
 use crate::admission::{Admission, Checked};
 use crate::clients::Clients;
 use crate::disk::{self, DiskJob, Done, SlowJob};
+use crate::disk_space::Reserve;
 use crate::metrics::{DiskMetrics, Metrics};
 use crate::node::{NodeConfig, NodeError, Stores, Threads, WallClock};
 use crate::receive::{self, Inbound, Inlet, Permits, Shunned};
@@ -51,6 +52,9 @@ use room::Backlog;
 
 /// The period of ticks.
 const TICK: Duration = Duration::from_millis(10);
+
+/// What is free on the disks is measured every so many ticks.
+const TICKS_PER_MEASURE: u32 = 100;
 
 /// A report is made every so many ticks.
 const TICKS_PER_REPORT: u32 = 10;
@@ -75,6 +79,8 @@ pub(crate) struct EventLoop<S: Service> {
     next_tick: Instant,
     tick_delay_max: Duration,
     ticks_to_report: u32,
+    reserve: Reserve,
+    ticks_to_measure: u32,
     quorum: usize,
     metrics: Arc<Metrics>,
     admission: Admission,
@@ -192,6 +198,8 @@ pub(crate) fn start<S: Service>(
         next_tick: now + TICK,
         tick_delay_max: Duration::from_millis(genesis.constants.status_period_ms),
         ticks_to_report: 0,
+        reserve: Reserve::new(config.disk_reserve_bytes),
+        ticks_to_measure: 0,
         quorum: keyring.quorum().quorum(),
         admission: Admission::new(&genesis.constants),
         pool,
@@ -407,9 +415,27 @@ impl<S: Service> EventLoop<S> {
                 self.ticks_to_give_back = TICKS_PER_GIVING_BACK;
                 self.refused.clear();
             }
+            self.measure();
             self.events.push_back(Event::Tick);
             self.ticks_to_report = self.ticks_to_report.saturating_sub(1);
         }
+    }
+
+    /// Once a second: what is free on the disks.
+    fn measure(&mut self) {
+        self.ticks_to_measure = self.ticks_to_measure.saturating_sub(1);
+        if self.ticks_to_measure > 0 {
+            return;
+        }
+        self.ticks_to_measure = TICKS_PER_MEASURE;
+        let free = [self.stores.log.free_bytes(), self.stores.state.free_bytes()];
+        let Some(space) = self.reserve.measured(free) else { return };
+        if space.is_low {
+            tracing::warn!("{space}: no new commands are taken and no images are written until there is more");
+        } else {
+            tracing::info!("{space}: new commands are taken again");
+        }
+        self.events.push_back(Event::Space { is_low: space.is_low });
     }
 
     /// Gives the verify pool what it has room for.

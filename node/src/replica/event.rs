@@ -55,6 +55,12 @@ pub enum Event {
         /// The cut.
         cut: Seq,
     },
+    /// Whether little space is left on the disk (C10): while it is, no command is taken that was not before, and no images
+    /// are asked for. Said when it changes.
+    Space {
+        /// Whether it is.
+        is_low: bool,
+    },
 }
 
 /// What a replica asks for, to be carried out in this order. The driver owes what each variant says.
@@ -134,6 +140,7 @@ impl fmt::Display for Event {
             Self::Digested { frozen } => write!(f, "digested {}", frozen.seq()),
             Self::ImagesWritten { cut } => write!(f, "images written {cut}"),
             Self::BaseInstalled { cut } => write!(f, "base installed {cut}"),
+            Self::Space { is_low } => write!(f, "space low={is_low}"),
         }
     }
 }

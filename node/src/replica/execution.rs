@@ -7,8 +7,8 @@ use polder_consensus::{CommittedBatch, Input, SessionWindow};
 use polder_executor::{Lookup, Service, Share};
 use polder_types::{ClientId, NodeFrame, Reply, SignedRequest, Verified};
 
-use super::Replica;
 use super::event::{Action, Disk};
+use super::{RETRY_WITH_SPACE_AFTER_MS, Replica};
 
 impl<S: Service> Replica<S> {
     /// A client's request: answered from the cache, refused for good, or ordered.
@@ -37,6 +37,13 @@ impl<S: Service> Replica<S> {
                 window.map(|(ack, high)| SessionWindow { ack, high })
             }
         };
+        // C10: what is new is not taken and not proposed, wherever it came from, and waits here for nobody; others arm
+        // their timers for it, and so a leader without space is replaced by one that has some.
+        if self.is_space_low {
+            let frame = NodeFrame::Busy { request: request.digest(), retry_after_ms: RETRY_WITH_SPACE_AFTER_MS };
+            out.push(Action::Reply { client, frame });
+            return;
+        }
         self.queue.push_back(Input::Request { request, window });
     }
 

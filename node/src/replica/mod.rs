@@ -54,7 +54,7 @@ mod status;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use polder_checkpoint::{Planner, Writes, transfer};
+use polder_checkpoint::{Planner, Writes, planner, transfer};
 use polder_consensus::{Core, Header, Input, Message, Now, Output, To};
 use polder_executor::{Executor, Service};
 use polder_types::{Constants, Digest, Keyring, NodeFrame, ReplicaId, Seq, SigningKey, Verified};
@@ -72,6 +72,9 @@ use memory::Memory;
 
 /// After how long a client that was told `Busy` should try again.
 const RETRY_AFTER_MS: u32 = 50;
+
+/// The same, where space on the disk must be made first.
+const RETRY_WITH_SPACE_AFTER_MS: u32 = 1_000;
 
 /// One replica, as a pure machine. See the [module](self).
 pub struct Replica<S: Service> {
@@ -109,6 +112,8 @@ pub struct Replica<S: Service> {
     statements: Statements,
     images_in_flight: bool,
     diverged: Option<Diverged>,
+    /// Whether little space is left on the disk (C10).
+    is_space_low: bool,
     since_status_ms: u64,
     last_tick_ms: u64,
     halted: Option<Arc<str>>,
@@ -143,6 +148,10 @@ impl<S: Service> Replica<S> {
             Event::Digested { frozen } => self.digested(frozen, out),
             Event::ImagesWritten { cut } => self.images_written(cut, out),
             Event::BaseInstalled { cut } => self.base_installed(cut, out),
+            Event::Space { is_low } => {
+                self.is_space_low = is_low;
+                self.plan(planner::Input::Space { is_low }, out);
+            }
         }
         self.run(now, out);
         self.flush(out);

@@ -191,6 +191,7 @@ impl<S: Service> Replica<S> {
             statements: Statements::recovered(statements),
             images_in_flight: false,
             diverged: None,
+            is_space_low: false,
             since_status_ms: 0,
             last_tick_ms: 0,
             halted: None,

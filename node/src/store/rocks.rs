@@ -59,6 +59,9 @@ struct Inner {
     /// Which families had ranges deleted since they were last compacted, by place in [`Family::ALL`].
     to_compact: [AtomicBool; Family::ALL.len()],
     bytes_on_disk: AtomicU64,
+    /// The folder itself, to ask about its file system; none where that cannot be done.
+    #[cfg(unix)]
+    folder: Option<fs::File>,
 }
 
 impl RocksStore {
@@ -85,6 +88,8 @@ impl RocksStore {
             failed: OnceLock::new(),
             to_compact: Default::default(),
             bytes_on_disk: AtomicU64::new(folder_bytes(path)),
+            #[cfg(unix)]
+            folder: fs::File::open(path).ok(),
         });
         let housekeeper = housekeeper(&inner)?;
         Ok(Self { inner, housekeeper: Some(housekeeper) })
@@ -133,6 +138,12 @@ impl Store for RocksStore {
 
     fn bytes_on_disk(&self) -> u64 {
         self.inner.bytes_on_disk.load(Ordering::Relaxed)
+    }
+
+    #[cfg(unix)]
+    fn free_bytes(&self) -> Option<u64> {
+        let says = rustix::fs::fstatvfs(self.inner.folder.as_ref()?).ok()?;
+        Some(says.f_bavail.saturating_mul(says.f_frsize))
     }
 }
 
@@ -380,6 +391,7 @@ mod tests {
         assert_eq!(keys(100)?, [2, 5, 6, 7]);
         assert_eq!(keys(2)?, [2, 5]);
         assert!(store.bytes_on_disk() > 0);
+        assert!(store.free_bytes().is_some_and(|free_bytes| free_bytes > 0));
         Ok(())
     }
 

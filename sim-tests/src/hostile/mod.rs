@@ -91,6 +91,7 @@ impl Net {
                 start: Start::Genesis,
                 nonce: id.into(),
                 threads: Threads::Own { verify: 1 },
+                disk_reserve_bytes: 0,
                 wall_clock: Arc::new(wall_clock),
             };
             let store = || Arc::new(MemStore::new()) as Arc<dyn Store>;

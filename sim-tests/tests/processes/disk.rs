@@ -35,10 +35,7 @@ impl SmallDisk {
 
     /// Takes all the space that is left.
     pub(crate) fn fill(&self) {
-        let free = succeed(Command::new("df").args(["--block-size=1", "--output=avail"]).arg(&self.mounted_at)).stdout;
-        let free = String::from_utf8_lossy(&free).lines().last().and_then(|line| line.trim().parse::<u64>().ok());
-        let most = free.expect("a number").saturating_sub(1 << 20);
-        succeed(Command::new("fallocate").args(["--length", &most.to_string()]).arg(self.filler()));
+        self.fill_but(1 << 20);
         let mut file = File::options().append(true).open(self.filler()).expect("the filler");
         // In ever smaller pieces, for a large one is refused while there is still room for a small one.
         for bytes in [1 << 16, 1 << 12, 1] {
@@ -50,6 +47,18 @@ impl SmallDisk {
             };
             assert_eq!(refused.kind(), ErrorKind::StorageFull, "{refused}");
         }
+    }
+
+    /// Takes all but so much of it.
+    pub(crate) fn fill_but(&self, left_bytes: u64) {
+        let most = self.free_bytes().saturating_sub(left_bytes);
+        succeed(Command::new("fallocate").args(["--length", &most.to_string()]).arg(self.filler()));
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let free = succeed(Command::new("df").args(["--block-size=1", "--output=avail"]).arg(&self.mounted_at)).stdout;
+        let free = String::from_utf8_lossy(&free).lines().last().and_then(|line| line.trim().parse::<u64>().ok());
+        free.expect("a number")
     }
 
     /// Gives it back.

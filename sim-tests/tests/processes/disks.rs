@@ -1,7 +1,9 @@
 //! Disks that are full, stall, or fail to sync (R19): the replica says so in words and ends, or waits; the others go on;
 //! and once the disk is well it is there again, with all that it had promised.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -45,6 +47,56 @@ fn r19_a_full_disk_ends_the_leader_in_words_and_it_comes_back_with_space() {
     cluster.wait_for_replica(0);
     load.finish(&cluster);
     cluster.stop(0);
+}
+
+/// C10: a leader that has less than its reserve says so, takes no new commands and is replaced; it votes on, certifies and
+/// truncates, and takes commands again once there is space, by itself.
+#[test]
+fn c10_little_space_costs_a_replica_new_commands_until_there_is_more() {
+    const RESERVE_BYTES: &str = "134217728";
+    let mut cluster = Cluster::short_intervals_unstarted("little");
+    let disk = match SmallDisk::for_data_of(&mut cluster, 0, DISK_MEGABYTES) {
+        Ok(disk) => disk,
+        Err(why) => return skipped("a disk with little space", &why),
+    };
+    cluster.set(0, "POLDER_DISK_RESERVE_BYTES", Path::new(RESERVE_BYTES));
+    let mut cluster = cluster.started();
+    let load = Load::start(&cluster, 7);
+    load.wait_for_answers(50);
+    disk.fill_but(64 << 20);
+    cluster.wait("word of little space", |status| {
+        let why = status.first().and_then(|row| row["not_ready"].as_str()).unwrap_or_default().to_owned();
+        why.contains("disk_reserve_bytes wants 128 MiB") && why.contains("takes no new commands")
+    });
+    let ready = admin(&cluster, 0, "/readyz?verbose");
+    assert!(ready.contains("503") && ready.contains("[-]disk-space failed: "), "{ready}");
+    let metrics = admin(&cluster, 0, "/metrics");
+    assert!(metrics.contains("polder_disk_space_low{replica=\"0\"} 1"), "{metrics}");
+    // Others lead, and this one goes with them: a cut later it has certified the same.
+    load.wait_for_answers(100);
+    let goal = cluster.status().iter().filter_map(|row| row["stable_checkpoint"].as_u64()).max().unwrap_or(0);
+    cluster.wait("a cut that it has certified", |status| {
+        status.first().is_some_and(|row| row["stable_checkpoint"].as_u64().is_some_and(|cut| cut > goal))
+    });
+    disk.empty();
+    cluster
+        .wait("a replica that takes commands again", |status| status.first().is_some_and(|row| row["ready"] == true));
+    assert!(cluster.has_ended(0).is_none());
+    let words = cluster.output(0);
+    assert!(words.contains("no images are written until there is more"), "{words}");
+    assert!(words.contains("new commands are taken again"), "{words}");
+    load.finish(&cluster);
+    cluster.stop(0);
+}
+
+/// What the admin port of a replica answers.
+fn admin(cluster: &Cluster, replica: u16, path: &str) -> String {
+    let port = cluster.base_port + 2 * replica + 1;
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).expect("the admin port");
+    connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("a question");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("an answer");
+    answer
 }
 
 /// A write says why it failed; a job in the background may leave no more than its number.

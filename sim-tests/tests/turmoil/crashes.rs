@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::load::CALL_TIMEOUT;
+use crate::machine::DISK_RESERVE_BYTES;
 use crate::world::{Outcome, World};
 
 /// One replica after the other loses its power under load, now and then in the middle of what it writes; what its disks
@@ -71,6 +72,69 @@ pub(crate) fn leader_paused(world: &mut World) -> Outcome {
         world.run_until_answered(5_000, 5, "after the leader goes on")?;
     }
     Ok(())
+}
+
+/// The wall clock of one replica, often the leader's, leaps by an hour or by a day, forwards or back; while it is wrong the
+/// replica may restart; then it leaps back. So does a client's, which connects meanwhile. Others are neither stopped nor
+/// misled: a time that is ahead is held, one that stays behind costs a leader its place (R27), and nobody's session
+/// expires (the judge reads all back).
+pub(crate) fn clocks(world: &mut World) -> Outcome {
+    const HOUR_MS: i64 = 3_600_000;
+    for _ in 0..4 {
+        let who = world.somebody();
+        let by_ms = world.random.pick(&[HOUR_MS, -HOUR_MS, 24 * HOUR_MS, -24 * HOUR_MS]).copied().unwrap_or(HOUR_MS);
+        world.replica(who).machine.shift_clock(by_ms);
+        let ms = world.random.range(0, 3_000);
+        world.run(ms);
+        world.run_until_answered(15_000, 10, "while a replica's clock is wrong")?;
+        if world.random.chance(400) {
+            world.crash(who);
+            let ms = world.random.range(0, 1_000);
+            world.run(ms);
+            world.start(who);
+        }
+        let client = world.random.below(world.clients.len());
+        world.clients[client].shift_clock(by_ms);
+        world.crash_client(client);
+        world.start_client(client);
+        world.run_until_answered(15_000, 10, "while a client's clock is wrong too")?;
+        world.replica(who).machine.shift_clock(-by_ms);
+        world.clients[client].shift_clock(-by_ms);
+        world.run_until_answered(15_000, 10, "after the clocks leaped back")?;
+    }
+    Ok(())
+}
+
+/// Disks get short of space, the leader's first and in the end those of more than may fail, and get it back. Nobody ends:
+/// while a quorum has space, clients are answered; when none has, they are told so, and answered once there is some.
+pub(crate) fn short_of_space(world: &mut World) -> Outcome {
+    let leader = world.leader();
+    world.replica(leader).state.set_free_bytes(Some(DISK_RESERVE_BYTES - 1));
+    world.run(1_500);
+    world.run_until_answered(8_000, 10, "while the leader's disk is short of space")?;
+    for id in world.ids() {
+        let replica = world.replica(id);
+        let disk = if id.0 % 2 == 0 { &replica.log } else { &replica.state };
+        disk.set_free_bytes(Some(0));
+    }
+    let ms = world.random.range(1_500, 6_000);
+    world.run(ms);
+    for id in world.ids() {
+        let report = world.replica(id).report().ok_or_else(|| format!("{id} has ended"))?;
+        let why = report.checks().into_iter().find(|check| check.name == "disk-space").map(|check| check.outcome);
+        if !matches!(why, Some(Err(_))) {
+            return Err(format!("{id} does not say that it is short of space"));
+        }
+    }
+    let mut ids = world.ids();
+    world.random.shuffle(&mut ids);
+    for id in ids {
+        let replica = world.replica(id);
+        [&replica.log, &replica.state].iter().for_each(|disk| disk.set_free_bytes(Some(2 * DISK_RESERVE_BYTES)));
+        let ms = world.random.range(0, 1_500);
+        world.run(ms);
+    }
+    world.run_until_answered(8_000, 10, "after there is space again")
 }
 
 /// Clients that come and go all the time, links that break and mend faster than connections notice, and all replicas

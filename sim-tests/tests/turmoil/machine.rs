@@ -2,6 +2,7 @@
 //! little too fast or too slow. Nothing in it has a thread.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use crate::network::{Names, Network, Port};
 /// The step of every clock.
 const TICK: Duration = Duration::from_millis(1);
 
+/// What a replica wants to stay free on its disks.
+pub(crate) const DISK_RESERVE_BYTES: u64 = 1 << 20;
+
 /// A machine, whatever runs on it.
 pub(crate) struct Machine {
     pub(crate) name: String,
@@ -41,7 +45,7 @@ pub(crate) struct Plug {
     port: Arc<Port>,
     names: Arc<Names>,
     /// How far the wall clock is ahead.
-    ahead_ms: i64,
+    ahead_ms: Arc<AtomicI64>,
     random: Arc<Mutex<Random>>,
 }
 
@@ -58,7 +62,7 @@ impl Plug {
     /// A wiring into the network, with randomness of its own; the one before it is dead.
     pub(crate) fn wiring(&self) -> Wiring {
         let seed = self.random().bytes();
-        self.port.plug(&self.names, self.ahead_ms, seed)
+        self.port.plug(&self.names, &self.ahead_ms, seed)
     }
 
     /// A client's builder, with nothing of it drawn from elsewhere than the seed.
@@ -73,6 +77,7 @@ impl Machine {
     pub(crate) fn new(port: &Arc<Port>, names: &Arc<Names>, mut random: Random) -> Self {
         let (fast, ahead_ms) = (random.range(0, 20) as i64 - 10, random.range(0, 200) as i64 - 100);
         let (port, names, random) = (Arc::clone(port), Arc::clone(names), Arc::new(Mutex::new(random)));
+        let ahead_ms = Arc::new(AtomicI64::new(ahead_ms));
         Self {
             name: port.name.clone(),
             network: Arc::clone(&port.network),
@@ -110,6 +115,12 @@ impl Machine {
         // First the cable, so that what is dropped with the runtime says nothing any more.
         self.plug.port.unplug();
         self.runtime = None;
+    }
+
+    /// Sets its wall clock, in one leap, by so much forwards or back: as an operator does, or a bad time server.
+    pub(crate) fn shift_clock(&self, by_ms: i64) {
+        self.network.note(format_args!("the wall clock of {} leaps by {by_ms} ms", self.name));
+        self.plug.ahead_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 
     /// Stops all that runs on it, as SIGSTOP does; its clock goes on.
@@ -186,7 +197,7 @@ impl Replica {
     /// Starts the node from what is on its disks. An error is what it said.
     pub(crate) fn start(&mut self) -> Result<(), String> {
         let plug = self.machine.plug();
-        let (network, ahead_ms) = (Arc::clone(&self.machine.network), plug.ahead_ms);
+        let (network, ahead_ms) = (Arc::clone(&self.machine.network), Arc::clone(&plug.ahead_ms));
         let has_begun = *self.has_begun.lock().unwrap_or_else(PoisonError::into_inner);
         let config = NodeConfig {
             me: self.id,
@@ -197,8 +208,9 @@ impl Replica {
             start: if has_begun { Start::Memory } else { Start::Genesis },
             nonce: plug.random().bits(),
             threads: Threads::Inline,
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
             wall_clock: Arc::new(move || {
-                let now = network.wall_clock(ahead_ms).as_millis();
+                let now = network.wall_clock(ahead_ms.load(Ordering::Relaxed)).as_millis();
                 Timestamp(u64::try_from(now).unwrap_or(u64::MAX))
             }),
         };

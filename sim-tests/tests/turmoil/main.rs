@@ -36,6 +36,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("crash_and_bounce", crashes::crash_and_bounce),
     ("all_down_and_up", crashes::all_down_and_up),
     ("leader_paused", crashes::leader_paused),
+    ("clocks", crashes::clocks),
+    ("short_of_space", crashes::short_of_space),
     ("reconnect_storm", crashes::reconnect_storm),
     ("loss", noise::loss),
     ("copies", noise::copies),
@@ -158,6 +160,16 @@ fn all_down_and_up() {
 #[test]
 fn leader_paused() {
     holds("leader_paused");
+}
+
+#[test]
+fn clocks() {
+    holds("clocks");
+}
+
+#[test]
+fn short_of_space() {
+    holds("short_of_space");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
@@ -82,8 +83,9 @@ impl Network {
 
     /// The wall clock of a machine that is so many milliseconds ahead.
     pub(crate) fn wall_clock(&self, ahead_ms: i64) -> Duration {
-        let ms = self.now_ms().saturating_add_signed(ahead_ms);
-        EPOCH + Duration::from_millis(ms)
+        // It may be far behind: from the epoch of all clocks on, not from the start of the run.
+        let ms = (EPOCH + Duration::from_millis(self.now_ms())).as_millis() as u64;
+        Duration::from_millis(ms.saturating_add_signed(ahead_ms))
     }
 
     pub(crate) fn set_faults(&self, faults: Faults) {
@@ -169,13 +171,13 @@ impl Port {
     }
 
     /// A new socket, and everything else that the transport takes from the world. The socket before it is dead.
-    pub(crate) fn plug(self: &Arc<Self>, names: &Arc<Names>, ahead_ms: i64, seed: [u8; 32]) -> Wiring {
+    pub(crate) fn plug(self: &Arc<Self>, names: &Arc<Names>, ahead_ms: &Arc<AtomicI64>, seed: [u8; 32]) -> Wiring {
         let mut queues = self.queues();
         queues.sockets += 1;
         queues.socket = Some(queues.sockets);
         queues.inbox.clear();
         let socket = Socket { port: Arc::clone(self), id: queues.sockets };
-        let (names, network) = (Arc::clone(names), Arc::clone(&self.network));
+        let (names, network, ahead_ms) = (Arc::clone(names), Arc::clone(&self.network), Arc::clone(ahead_ms));
         // TLS asks for a reference that lives for ever.
         let key_exchange: &'static X25519 = Box::leak(Box::new(X25519::new(seed)));
         Wiring {
@@ -183,7 +185,7 @@ impl Port {
             runtime: Arc::new(TokioRuntime),
             seed: Some(seed),
             key_exchange: Some(key_exchange),
-            wall_clock: Arc::new(move || SystemTime::UNIX_EPOCH + network.wall_clock(ahead_ms)),
+            wall_clock: Arc::new(move || SystemTime::UNIX_EPOCH + network.wall_clock(ahead_ms.load(Ordering::Relaxed))),
             resolve: Arc::new(move |address| {
                 let found = names.resolve(address);
                 Box::pin(async move { found })
