@@ -48,6 +48,21 @@ pub enum FileError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Another user than the one who runs this owns it, and so may change it.
+    #[error(
+        "{path}: this {what} belongs to user {owner}, not to user {user} who runs this program, nor to root: who owns \
+         it decides what this program does; run: chown {user} {path}, or use a copy of your own"
+    )]
+    Foreign {
+        /// The file or the folder.
+        path: PathBuf,
+        /// Which of them it is.
+        what: &'static str,
+        /// Whose it is.
+        owner: u32,
+        /// Who runs this.
+        user: u32,
+    },
     /// It does not hold what it should.
     #[error("{path}: {why}")]
     Content {
@@ -118,45 +133,72 @@ pub fn make_folder(path: &Path, readers: Readers) -> Result<(), FileError> {
 }
 
 /// Checks that not everybody may put files into a folder, or take them away: it is not writable by all, or files in it
-/// are their owners' alone, as in `/tmp`.
+/// are their owners' alone, as in `/tmp`; and it is the own one, or root's.
 ///
 /// # Errors
 ///
-/// [`FileError::Writable`], and when there is no such folder.
+/// [`FileError::Writable`], [`FileError::Foreign`], and when there is no such folder.
 pub fn check_folder(path: &Path) -> Result<(), FileError> {
     let metadata = fs::metadata(path).map_err(|error| FileError::Io { path: path.to_owned(), error })?;
+    check_owner(path, "folder", &metadata)?;
     let mode = mode(&metadata);
     let is_open = mode & WRITABLE_BY_ALL != 0 && mode & STICKY == 0;
     if is_open { Err(FileError::Writable { path: path.to_owned(), what: "folder", mode }) } else { Ok(()) }
 }
 
-/// Reads a text file of at most 16 MiB, which nobody but its owner may change.
+/// Reads a text file of at most 16 MiB, which nobody but its owner may change, and which is the own one or root's.
 ///
 /// # Errors
 ///
-/// When others may change it, it cannot be read, is larger, or is no UTF-8.
+/// When others may change it, it is another's, it cannot be read, is larger, or is no UTF-8.
 pub fn read_text(path: &Path) -> Result<String, FileError> {
-    read_guarded(path, |mode| {
+    read_guarded(path, "file", |mode| {
         let path = path.to_owned();
         if mode & WRITABLE_BY_OTHERS == 0 { Ok(()) } else { Err(FileError::Writable { path, what: "file", mode }) }
     })
 }
 
-/// Reads a text file if the permission bits of what was opened are well.
-fn read_guarded(path: &Path, check: impl FnOnce(u32) -> Result<(), FileError>) -> Result<String, FileError> {
+/// Reads a text file if the owner and the permission bits of what was opened are well.
+fn read_guarded(
+    path: &Path,
+    what: &'static str,
+    check: impl FnOnce(u32) -> Result<(), FileError>,
+) -> Result<String, FileError> {
     let failed = |error| FileError::Io { path: path.to_owned(), error };
     // To open a pipe would wait for its other end.
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(FileError::Content { path: path.to_owned(), why: "this is no file".to_owned() });
     }
     let file = File::open(path).map_err(failed)?;
-    check(mode(&file.metadata().map_err(failed)?))?;
+    let metadata = file.metadata().map_err(failed)?;
+    check_owner(path, what, &metadata)?;
+    check(mode(&metadata))?;
     let mut text = String::new();
     file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "more than 16 MiB")));
     }
     Ok(text)
+}
+
+/// Whether it belongs to who runs this, or to root, who may do anything anyway.
+#[cfg(unix)]
+fn check_owner(path: &Path, what: &'static str, metadata: &Metadata) -> Result<(), FileError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if is_trusted(owner, user) { Ok(()) } else { Err(FileError::Foreign { path: path.to_owned(), what, owner, user }) }
+}
+
+/// Where files have no such owners, nothing can be said.
+#[cfg(not(unix))]
+fn check_owner(_: &Path, _: &'static str, _: &Metadata) -> Result<(), FileError> {
+    Ok(())
+}
+
+/// Whether what this owner decides may be believed by this user.
+#[cfg(unix)]
+fn is_trusted(owner: u32, user: u32) -> bool {
+    owner == user || owner == 0
 }
 
 #[cfg(unix)]
@@ -171,13 +213,14 @@ fn mode(_: &Metadata) -> u32 {
     0
 }
 
-/// Reads a signing key: 64 hexadecimal digits in a file that nobody but its owner may read.
+/// Reads a signing key: 64 hexadecimal digits in a file that nobody but its owner may read, and that is the own one or
+/// root's.
 ///
 /// # Errors
 ///
-/// When others may read it, or it holds no key.
+/// When others may read it, it is another's, or it holds no key.
 pub fn read_key(path: &Path) -> Result<SigningKey, FileError> {
-    let text = read_guarded(path, |mode| {
+    let text = read_guarded(path, "key", |mode| {
         if mode & BY_OTHERS == 0 { Ok(()) } else { Err(FileError::Exposed { path: path.to_owned(), mode }) }
     })?;
     SigningKey::from_hex(&text).ok_or_else(|| FileError::Content {
@@ -252,6 +295,38 @@ mod tests {
         for (mode, is_well) in [(0o700, true), (0o775, true), (0o1777, true), (0o777, false), (0o703, false)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
             assert_eq!(check_folder(&path).is_ok(), is_well, "{mode:o}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn who_may_be_believed_is_oneself_and_root() {
+        assert!(is_trusted(1_000, 1_000) && is_trusted(0, 1_000) && is_trusted(0, 0));
+        assert!(!is_trusted(1_001, 1_000) && !is_trusted(1_000, 0));
+    }
+
+    /// Only root may give files away; who runs the tests as another user sees the words of the rule above alone.
+    #[test]
+    fn what_belongs_to_another_user_is_refused_in_words() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let (key, text) = (folder.path().join("client.key"), folder.path().join("node.toml"));
+        write_key(&key, &SigningKey::from_seed(&[5; 32]))?;
+        write_durably(&text, b"replica = 0", Readers::All)?;
+        let data = folder.path().join("data");
+        make_folder(&data, Readers::Owner)?;
+        for path in [&key, &text, &data] {
+            if std::os::unix::fs::chown(path, Some(12_345), None).is_err() {
+                return Ok(());
+            }
+        }
+        let said = [
+            read_key(&key).map(|_| ()).map_err(|error| error.to_string()),
+            read_text(&text).map(|_| ()).map_err(|error| error.to_string()),
+            check_folder(&data).map_err(|error| error.to_string()),
+        ];
+        for (said, what) in said.into_iter().zip(["key", "file", "folder"]) {
+            let words = format!(": this {what} belongs to user 12345, not to user 0 who runs this program");
+            assert!(said.as_ref().is_err_and(|said| said.contains(&words) && said.contains("chown 0 /")), "{said:?}");
         }
         Ok(())
     }

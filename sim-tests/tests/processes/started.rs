@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use crate::cluster::{Cluster, binary, free_ports, pause, wait_until};
+use crate::cluster::{Cluster, binary, free_ports, pause, skipped, wait_until};
 use crate::load::Load;
 
 fn set_mode(path: &Path, mode: u32) {
@@ -58,6 +58,28 @@ fn keys_and_files_with_wrong_permissions_are_refused_with_the_command_that_mends
     set_mode(&key, 0o644);
     let output = cluster.command("kv").args(["get", "lamp"]).output().expect("the binary starts");
     assert_refused("client.key", &output, &["chmod 600", "client.key"]);
+}
+
+/// Who owns a file decides what is in it. Only root can give one away, so the rest of the world is left to a unit test.
+#[test]
+fn keys_and_files_of_another_user_are_refused_with_the_command_that_mends_them() {
+    const SOMEBODY: u32 = 12_345;
+    let cluster = Cluster::prepare("owners", &[]);
+    let own = fs::metadata(cluster.file()).expect("a file").uid();
+    let folder = cluster.node_folder(0);
+    for name in ["identity.key", "signing.key", "node.toml", "../cluster.toml", "data/identity", "data"] {
+        let path = folder.join(name);
+        if let Err(why) = chown(&path, Some(SOMEBODY), None) {
+            return skipped("files of another user", &format!("only root may give them away: {why}"));
+        }
+        let name = path.to_str().expect("a printable path").to_owned();
+        let output = node(&cluster, 0).output().expect("the binary starts");
+        assert_refused(&name, &output, &["belongs to user 12345", &format!("chown {own} {name}")]);
+        chown(&path, Some(own), None).expect("it can be given back");
+    }
+    chown(cluster.folder.join("client.key"), Some(SOMEBODY), None).expect("an own file");
+    let output = cluster.command("kv").args(["get", "lamp"]).output().expect("the binary starts");
+    assert_refused("client.key", &output, &["belongs to user 12345", "client.key"]);
 }
 
 #[test]
