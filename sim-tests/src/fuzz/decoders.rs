@@ -257,7 +257,7 @@ fn evidence(random: &mut Random) -> Verdict {
 }
 
 /// Statements of correct replicas, two and two, as evidence would have them.
-fn evidences() -> Vec<Evidence> {
+pub(super) fn evidences() -> Vec<Evidence> {
     let (mut proposals, mut votes, mut changes, mut views) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for message in &samples::get().peers {
         let PeerMessage::Ordering(message, _) = message else { continue };
@@ -302,7 +302,7 @@ fn genesis(random: &mut Random) -> Verdict {
 }
 
 /// What the replicas of the samples wrote to their logs.
-fn records() -> Vec<Record> {
+pub(super) fn records() -> Vec<Record> {
     let peers = &samples::get().peers;
     let of = |message: &PeerMessage| match message {
         PeerMessage::Ordering(Message::Vote(vote), _) => {

@@ -4,13 +4,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use polder_client::SessionState;
+use polder_client::{SessionState, Token};
+use polder_consensus::EVIDENCE_BYTES_MAX;
 use polder_node::config;
+use polder_node::evidence;
 use polder_node::files::{read_cluster, read_key};
 use polder_node::identity::IdentityFile;
-use polder_types::{ClientId, ClusterFile, ReplicaId, SigningKey};
+use polder_types::{Blob, ClientId, ClusterFile, Position, ReplicaId, Seq, SessionId, SigningKey, decode, encode};
 
-use super::{Target, Verdict, counting, holds, mutate, samples};
+use super::{Target, Verdict, counting, decoders, holds, mutate, samples};
 use crate::random::Random;
 
 /// What reading a text file may hold at once, for each of its bytes, and beside. The files are an operator's own; what
@@ -52,6 +54,18 @@ pub const TARGETS: &[Target] = &[
         what: "the session in the state file of an import",
         iterations: 4_000,
         run: |random| session_state(random),
+    },
+    Target {
+        name: "token",
+        what: "tokens of calls whose outcome is unknown: the one that was made, or refused in words",
+        iterations: 3_000,
+        run: |random| token(random),
+    },
+    Target {
+        name: "evidence-file",
+        what: "files of evidence: what is proved by one is proved by its bytes; the rest is refused in words (R41)",
+        iterations: 400,
+        run: |random| evidence_file(random),
     },
 ];
 
@@ -210,4 +224,62 @@ fn session_state(random: &mut Random) -> Verdict {
     let Ok(read) = read else { return Ok(()) };
     let again = serde_json::to_vec(&read).and_then(|bytes| serde_json::from_slice::<SessionState>(&bytes));
     holds(again.is_ok_and(|again| again == read), || format!("{read:?} is written as something else"))
+}
+
+/// What somebody copied from a terminal, a log or a mail. Another number than was meant must not be asked about.
+fn token(random: &mut Random) -> Verdict {
+    let samples = samples::get();
+    let (slot, index) = (Seq(random.range(1, 500)), random.range(0, 9) as u32);
+    let ack = random.bits() >> random.range(1, 64);
+    let number = ack + random.range(0, 20);
+    let command: Vec<u8> = (0..random.range(0, 200)).map(|_| random.bits() as u8).collect();
+    let client = ClientId(SigningKey::from_seed(&[4; 32]).public());
+    let session = SessionId(Position { slot, index });
+    let parts = (samples.keyring.cluster(), client, session, ack, number, Blob::from(command));
+    let made = decode::<Token>(&encode(&parts), usize::MAX);
+    holds(made.is_ok() == (number > ack), || format!("number {number} above {ack}: {made:?}"))?;
+    let Ok(made) = made else { return Ok(()) };
+    let text = made.to_string();
+    let json = serde_json::to_string(&made).map_err(|error| error.to_string())?;
+    holds(serde_json::from_str(&json).is_ok_and(|read: Token| read == made), || format!("{json} is read otherwise"))?;
+    let mut bytes = text.clone().into_bytes();
+    (0..random.range(0, 3)).for_each(|_| mutate::bytes(&mut bytes, random, text.as_bytes()));
+    let given = String::from_utf8_lossy(&bytes).into_owned();
+    let (read, peak) = counting::peak_of(|| given.parse::<Token>());
+    holds(peak <= 8 * given.len() + 1_024, || format!("{} bytes made it hold {peak}", given.len()))?;
+    match read {
+        Ok(read) => holds(read == made && given.trim() == text, || format!("{given} is read as {read}, not {text}")),
+        Err(error) => {
+            let words = error.to_string();
+            holds(given.trim() != text, || format!("the token that was made is refused: {words}"))?;
+            let says = words.contains(Token::PREFIX) || words.contains("copy it whole");
+            holds(says, || format!("what to do is not said in: {words}"))
+        }
+    }
+}
+
+/// What `polder inspect` reads: another may have written it, copied it in part, or made it up.
+fn evidence_file(random: &mut Random) -> Verdict {
+    let folder = folder()?;
+    let path = folder.path().join("replica-1-epoch-0-votes.evidence");
+    let all = decoders::evidences();
+    let Some(evidence) = random.pick(&all) else { return Err("no evidence among the samples".to_owned()) };
+    let mut bytes = evidence.to_bytes();
+    (0..random.range(0, 4)).for_each(|_| mutate::bytes(&mut bytes, random, b"\xff\xff\xff\x7f"));
+    if random.chance(20) {
+        bytes.resize(EVIDENCE_BYTES_MAX + random.range(0, 2) as usize, 0);
+    }
+    fs::write(&path, &bytes).map_err(|error| error.to_string())?;
+    let keyring = &samples::get().keyring;
+    let (judged, peak) = counting::peak_of(|| evidence::judge(keyring, &path));
+    holds(peak <= 128 * bytes.len() + BYTES_BESIDE, || format!("{} bytes made it hold {peak}", bytes.len()))?;
+    match judged {
+        Ok(Ok(misdeed)) => Err(format!("a correct replica is accused: {misdeed:?}")),
+        Ok(Err(why)) => holds(why.to_string().len() > 10, || format!("it is not said why: {why}")),
+        Err(error) => {
+            let words = error.to_string();
+            let is_named = words.contains(&path.display().to_string());
+            holds(is_named && bytes.len() > EVIDENCE_BYTES_MAX, || format!("{} bytes: {words}", bytes.len()))
+        }
+    }
 }

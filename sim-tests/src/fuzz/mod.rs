@@ -9,6 +9,7 @@ pub mod counting;
 pub mod decoders;
 pub mod executing;
 pub mod files;
+pub mod lists;
 pub mod mutate;
 pub mod replicas;
 pub mod samples;
@@ -35,8 +36,15 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: &[&[Target]] =
-    &[decoders::TARGETS, files::TARGETS, stores::TARGETS, executing::TARGETS, clients::TARGETS, replicas::TARGETS];
+pub const TARGETS: &[&[Target]] = &[
+    decoders::TARGETS,
+    lists::TARGETS,
+    files::TARGETS,
+    stores::TARGETS,
+    executing::TARGETS,
+    clients::TARGETS,
+    replicas::TARGETS,
+];
 
 /// The targets, in order.
 pub fn targets() -> impl Iterator<Item = &'static Target> {

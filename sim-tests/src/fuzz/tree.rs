@@ -97,6 +97,55 @@ impl Tree {
         self.children().iter().for_each(|child| child.walk(visit));
     }
 
+    /// The lists in it that are not empty: where each is, in the order of [`Tree::walk`], and a name that all lists share
+    /// that stand at the same place of the same type.
+    #[must_use]
+    pub fn lists(&self) -> Vec<(usize, String)> {
+        let (mut found, mut index) = (Vec::new(), 0);
+        self.find_lists(&mut index, String::new(), &mut found);
+        found
+    }
+
+    fn find_lists(&self, index: &mut usize, name: String, found: &mut Vec<(usize, String)>) {
+        if let Self::List(list) = self
+            && !list.is_empty()
+        {
+            found.push((*index, name.clone()));
+        }
+        *index += 1;
+        for (place, child) in self.children().iter().enumerate() {
+            let step = match self {
+                Self::List(_) => "[]".to_owned(),
+                Self::Variant(variant, _) => format!("{variant}.{place}"),
+                _ => place.to_string(),
+            };
+            child.find_lists(index, format!("{name}/{step}"), found);
+        }
+    }
+
+    /// The same with the list at `index` made of so many copies of its first element.
+    #[must_use]
+    pub fn with_list_of(&self, index: usize, count: usize) -> Self {
+        let mut tree = self.clone();
+        if let Some(Self::List(list)) = tree.node_mut(index) {
+            let first = list.first().map(Self::lean).unwrap_or(Self::Bool(false));
+            *list = vec![first; count];
+        }
+        tree
+    }
+
+    /// The same with all that has a length empty, so that many of it take little room.
+    fn lean(&self) -> Self {
+        let mut tree = self.clone();
+        match &mut tree {
+            Self::Bytes(bytes) => bytes.clear(),
+            Self::Text(text) => text.clear(),
+            Self::List(list) => list.clear(),
+            other => other.children_mut().iter_mut().for_each(|child| *child = child.lean()),
+        }
+        tree
+    }
+
     fn node_mut(&mut self, mut index: usize) -> Option<&mut Tree> {
         if index == 0 {
             return Some(self);

@@ -220,6 +220,80 @@ fn damage_to_any_file_is_refused_in_words_or_says_nothing() {
     cluster.assert_sane();
 }
 
+/// Nothing that a running replica says is read from its disk: the state, its sessions and what it gives to others are in
+/// memory, and a start checks all of it against a certificate (C8). So bits that flip under it, in the middle of every
+/// sorted file, reach nobody. RocksDB meets them when it merges files: the replica ends, in words.
+#[test]
+fn damage_under_a_running_replica_reaches_nobody() {
+    let mut cluster = Cluster::with_short_intervals("lazily");
+    let mut random = Random::new(seed(), Purpose::Disk);
+    let load = Load::start(&cluster, 11);
+    load.wait_for_answers(300);
+    cluster.kill(VICTIM);
+    cluster.restart(VICTIM);
+    cluster.wait_for_replica(VICTIM);
+    load.wait_for_answers(100);
+    load.finish(&cluster);
+    let behind = VICTIM + 1;
+    cluster.kill(behind);
+    let before = cluster.export(&["--format", "jsonl"]);
+    let mut flipped = 0;
+    for folder in ["data/log", "data/state"] {
+        let kind = kind(folder, "", ".sst", &[], &[]);
+        for file in kind.files(&cluster) {
+            flipped += flip_in_the_middle(&file, &mut random);
+        }
+    }
+    assert!(flipped > 20, "only {flipped} bits");
+
+    // Values as they were, from all that answer; more than the log holds, so that who was away has the state given, by
+    // the damaged one too; and cuts, images and truncation on top of the damage.
+    assert_eq!(cluster.export(&["--format", "jsonl"]), before);
+    for round in 0..60 {
+        succeed(cluster.command("kv").args(["put", "lazily", &round.to_string()]));
+    }
+    cluster.restart(behind);
+    cluster.wait("replica that was given the state", |status| {
+        status.iter().any(|row| row["id"] == behind && row["ready"] == true)
+    });
+    let value = succeed(cluster.command("kv").args(["get", "lazily"])).stdout;
+    assert_eq!(value, b"59", "{}", String::from_utf8_lossy(&value));
+    if cluster.has_ended(VICTIM).is_none() {
+        cluster.wait_for_equal_roots();
+        cluster.kill(VICTIM);
+    }
+
+    // What a start reads of it is refused in words, unless nothing of what was hit is read any more.
+    let said = cluster.said(VICTIM);
+    cluster.restart(VICTIM);
+    let any = kind("data/state", "", ".sst", &[], &[Refused, Served]);
+    let outcome = outcome(&mut cluster, &any);
+    let words = cluster.said_since(VICTIM, said);
+    eprintln!("{flipped} bits: {outcome:?}: {}", words.lines().last().unwrap_or_default());
+    match outcome {
+        Served => {
+            write_a_cut(&cluster);
+            cluster.wait_for_equal_roots();
+        }
+        _ => assert!(words.contains("damaged") || words.contains("cannot be read"), "{words}"),
+    }
+    cluster.assert_sane();
+}
+
+/// Flips bits of a file in place, between a tenth and nine tenths of it, so that whoever has it open sees it. Returns how
+/// many.
+fn flip_in_the_middle(file: &Path, random: &mut Random) -> usize {
+    use std::os::unix::fs::FileExt as _;
+    const BITS: usize = 32;
+    let content = fs::read(file).expect("a file");
+    let open = fs::File::options().write(true).open(file).expect("a file");
+    for _ in 0..BITS {
+        let at = content.len() / 10 + random.below(content.len() * 8 / 10);
+        open.write_all_at(&[content[at] ^ 1 << random.below(8)], at as u64).expect("a byte");
+    }
+    BITS
+}
+
 /// Damages, starts, looks, and leaves the replica stopped and undamaged. None when there is no such file.
 fn trial(cluster: &mut Cluster, kind: &Kind, wound: Wound, random: &mut Random) -> Option<Outcome> {
     let files = kind.files(cluster);
