@@ -117,6 +117,83 @@ mod tests {
         assert_eq!(decoder.next(), Err(TooLarge { bytes: 11, bytes_max: 10 }));
     }
 
+    /// What a decoder makes of a stream in such pieces: frames, and how it ended. It never holds more than what was given to
+    /// it and not taken out, but for what a buffer grows by.
+    fn cut(stream: &[u8], bytes_max: usize, mut piece: impl FnMut() -> usize) -> (Vec<Bytes>, Option<TooLarge>) {
+        let (mut decoder, mut frames, mut taken) = (Decoder::new(bytes_max), Vec::new(), 0);
+        let mut given = 0;
+        while given < stream.len() {
+            let end = stream.len().min(given + piece().max(1));
+            decoder.push(&stream[given..end]);
+            given = end;
+            loop {
+                match decoder.next() {
+                    Ok(Some(frame)) => {
+                        taken += 4 + frame.len();
+                        frames.push(frame);
+                    }
+                    Ok(None) => break,
+                    Err(too_large) => return (frames, Some(too_large)),
+                }
+            }
+            assert_eq!(decoder.buffer.len(), given - taken, "it holds what was given and not taken out");
+            let most = 2 * (bytes_max + 4) + stream.len() + 64;
+            assert!(decoder.buffer.capacity() <= most, "{} for {}", decoder.buffer.capacity(), stream.len());
+        }
+        (frames, None)
+    }
+
+    /// Streams with bytes changed, also in the lengths: the pieces make no difference, and nothing is made of more than
+    /// was given. `POLDER_FUZZ_TIMES` makes it as many times as many.
+    #[test]
+    fn a_hostile_stream_is_cut_alike_whatever_the_pieces() {
+        const BYTES_MAX: usize = 3_000;
+        let times = std::env::var("POLDER_FUZZ_TIMES").ok().and_then(|times| times.parse::<u64>().ok()).unwrap_or(1);
+        let random = crate::random::Random::new(Some([9; 32])).expect("a seed");
+        let (mut whole, mut refused) = (0, 0);
+        for _ in 0..3_000 * times {
+            let lengths = [0, 1, 3, 4, 5, 200, BYTES_MAX as u64 - 1, BYTES_MAX as u64];
+            let frames: Vec<Bytes> = (0..random.between(0, 7))
+                .map(|_| {
+                    let length = lengths[random.between(0, 7) as usize];
+                    Bytes::from(vec![random.between(0, 255) as u8; length as usize])
+                })
+                .collect();
+            let mut stream = join(&frames).concat();
+            for _ in 0..random.between(0, 2) {
+                let at = random.between(0, stream.len() as u64) as usize;
+                match random.between(0, 3) {
+                    0 => stream.truncate(at),
+                    1 => drop(stream.splice(at..at, random.array::<4>())),
+                    2 => drop(stream.splice(at..at, (BYTES_MAX as u32 + 1).to_le_bytes())),
+                    _ => {
+                        if let Some(byte) = stream.get_mut(at) {
+                            *byte ^= 1 << random.between(0, 7);
+                        }
+                    }
+                }
+            }
+            let at_once = cut(&stream, BYTES_MAX, || stream.len());
+            let most = random.between(1, 2_000);
+            assert_eq!(cut(&stream, BYTES_MAX, || random.between(1, most) as usize), at_once);
+            let (frames, error) = at_once;
+            assert!(frames.iter().all(|frame| frame.len() <= BYTES_MAX));
+            match error {
+                Some(error) => {
+                    assert!(error.bytes > BYTES_MAX && error.bytes_max == BYTES_MAX);
+                    refused += 1;
+                }
+                // What was cut is what was given, but for a frame that has not ended.
+                None => {
+                    let joined = join(&frames).concat();
+                    assert!(stream.starts_with(&joined) && stream.len() - joined.len() < BYTES_MAX + 4);
+                    whole += 1;
+                }
+            }
+        }
+        assert!(whole > 500 && refused > 500, "{whole} {refused}");
+    }
+
     #[test]
     fn a_claimed_length_allocates_nothing() {
         let mut decoder = Decoder::new(4 << 20);

@@ -169,6 +169,38 @@ mod tests {
         assert_eq!(Hello::decode(&longer), None);
     }
 
+    /// Whatever is taken says the same bytes again; what is refused is refused with words for the other side.
+    #[test]
+    fn a_changed_hello_is_another_one_or_none() {
+        let random = crate::random::Random::new(Some([8; 32])).expect("a seed");
+        let mut taken = 0;
+        for _ in 0..20_000 {
+            let mut bytes = HELLO.encode().to_vec();
+            for _ in 0..random.between(1, 3) {
+                let at = random.between(0, bytes.len() as u64) as usize;
+                match random.between(0, 5) {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at, random.between(0, 255) as u8),
+                    _ => {
+                        if let Some(byte) = bytes.get_mut(at) {
+                            *byte = random.between(0, 255) as u8;
+                        }
+                    }
+                }
+            }
+            let Some(hello) = Hello::decode(&bytes) else {
+                assert!(bytes.len() != Hello::BYTES || !bytes.starts_with(MAGIC), "{bytes:?}");
+                continue;
+            };
+            taken += 1;
+            assert_eq!(hello.encode().as_slice(), bytes);
+            let refusal = HELLO.refuse(hello);
+            assert_eq!(refusal.is_none(), hello == HELLO);
+            assert!(refusal.is_none_or(|refusal| refusal.words.contains("was met by") && refusal.words.len() < 200));
+        }
+        assert!(taken > 1_000, "{taken}");
+    }
+
     #[test]
     fn the_version_is_checked_before_the_cluster() {
         let other = Hello { version: 2, cluster: ClusterId(Digest([4; 32])) };
