@@ -7,6 +7,8 @@ mod bench;
 mod common;
 mod demo;
 mod export;
+#[cfg(test)]
+mod hostile;
 mod import;
 mod jsonl;
 mod kv;
