@@ -53,9 +53,6 @@ use room::Backlog;
 /// The period of ticks.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What is free on the disks is measured every so many ticks.
-const TICKS_PER_MEASURE: u32 = 100;
-
 /// A report is made every so many ticks.
 const TICKS_PER_REPORT: u32 = 10;
 
@@ -419,23 +416,6 @@ impl<S: Service> EventLoop<S> {
             self.events.push_back(Event::Tick);
             self.ticks_to_report = self.ticks_to_report.saturating_sub(1);
         }
-    }
-
-    /// Once a second: what is free on the disks.
-    fn measure(&mut self) {
-        self.ticks_to_measure = self.ticks_to_measure.saturating_sub(1);
-        if self.ticks_to_measure > 0 {
-            return;
-        }
-        self.ticks_to_measure = TICKS_PER_MEASURE;
-        let free = [self.stores.log.free_bytes(), self.stores.state.free_bytes()];
-        let Some(space) = self.reserve.measured(free) else { return };
-        if space.is_low {
-            tracing::warn!("{space}: no new commands are taken and no images are written until there is more");
-        } else {
-            tracing::info!("{space}: new commands are taken again");
-        }
-        self.events.push_back(Event::Space { is_low: space.is_low });
     }
 
     /// Gives the verify pool what it has room for.

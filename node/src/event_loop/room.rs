@@ -3,8 +3,17 @@
 //! Nothing is voted before its record is durable, so nothing is taken while the *log* is behind. Votes do not wait for
 //! the *state*: a store that stalls, as in a compaction, stops only new requests (R19). What is executed meanwhile waits
 //! in memory, up to a bound of its own; beyond it nothing is taken here either, and the others go on without this one.
+//!
+//! How much is free on the disks is measured here too; what follows from it, the replica decides (C10).
 
-use super::DiskEnd;
+use polder_checkpoint::Store as _;
+use polder_executor::Service;
+
+use super::{DiskEnd, EventLoop};
+use crate::replica::Event;
+
+/// What is free on the disks is measured every so many ticks.
+const TICKS_PER_MEASURE: u32 = 100;
 
 /// Writes that wait for a disk: no new requests are taken from here on, and of the log's, nothing.
 const WRITES_WAITING_MAX: u64 = 2_048;
@@ -50,6 +59,25 @@ pub(super) fn for_messages(log: Backlog, state: Backlog) -> bool {
 /// Whether new requests of clients may be taken.
 pub(super) fn for_requests(log: Backlog, state: Backlog) -> bool {
     [log, state].iter().all(|backlog| backlog.is_below(WRITES_WAITING_MAX, WRITE_BYTES_WAITING_MAX))
+}
+
+impl<S: Service> EventLoop<S> {
+    /// Once a second: what is free on the disks.
+    pub(super) fn measure(&mut self) {
+        self.ticks_to_measure = self.ticks_to_measure.saturating_sub(1);
+        if self.ticks_to_measure > 0 {
+            return;
+        }
+        self.ticks_to_measure = TICKS_PER_MEASURE;
+        let free = [self.stores.log.free_bytes(), self.stores.state.free_bytes()];
+        let Some(space) = self.reserve.measured(free) else { return };
+        if space.is_low {
+            tracing::warn!("{space}: no new commands are taken and no images are written until there is more");
+        } else {
+            tracing::info!("{space}: new commands are taken again");
+        }
+        self.events.push_back(Event::Space { is_low: space.is_low });
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "bin")]
 mod rocks;
+#[cfg(feature = "bin")]
+mod wal;
 
 #[cfg(feature = "bin")]
 pub use rocks::{RocksOptions, RocksStore};

@@ -20,6 +20,8 @@ use rocksdb::{
     IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions, properties,
 };
 
+use super::wal;
+
 /// How often the housekeeper looks.
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(2);
 
@@ -77,6 +79,14 @@ impl RocksStore {
         } else if !path.join("CURRENT").exists() {
             let what = format!("there is no store in {}, or its file CURRENT was taken away", path.display());
             return Err(StoreError::Damaged(what));
+        }
+        match wal::stray(path) {
+            Ok(None) => {}
+            Ok(Some(wal::Stray { file, at })) => {
+                let what = format!("the record at byte {at} of {file} is of a kind that is never written there");
+                return Err(damaged(path, &what));
+            }
+            Err(error) => return Err(StoreError::Failed(format!("{} cannot be read: {error}", path.display()))),
         }
         let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(name(family), family_options(&options)));
         let db =
@@ -305,20 +315,25 @@ fn name(family: Family) -> &'static str {
     }
 }
 
+fn damaged(path: &Path, words: &str) -> StoreError {
+    StoreError::Damaged(format!(
+        "{}: {words}. More than a torn tail is wrong; do not repair it by hand: a replica that forgot what it signed \
+         must not vote. The others go on without it",
+        path.display()
+    ))
+}
+
 fn opening(path: &Path, error: &rocksdb::Error) -> StoreError {
     let words = error.to_string();
-    let path = path.display();
     if words.contains("LOCK") || words.contains("lock hold by current process") {
         return StoreError::Failed(format!(
-            "{path} is in use: another polder process runs on this data folder; stop it first ({words})"
+            "{} is in use: another polder process runs on this data folder; stop it first ({words})",
+            path.display()
         ));
     }
     match error.kind() {
-        rocksdb::ErrorKind::Corruption => StoreError::Damaged(format!(
-            "{path}: {words}. More than a torn tail is wrong; do not repair it by hand: a replica that forgot what it \
-             signed must not vote. The others go on without it"
-        )),
-        _ => StoreError::Failed(format!("{path} cannot be opened: {words}")),
+        rocksdb::ErrorKind::Corruption => damaged(path, &words),
+        _ => StoreError::Failed(format!("{} cannot be opened: {words}", path.display())),
     }
 }
 
@@ -430,6 +445,38 @@ mod tests {
         }
         fs::write(&wal, bytes)?;
         assert!(RocksStore::open(folder.path(), REOPEN).is_err());
+        Ok(())
+    }
+
+    /// RocksDB's own reader would turn in a circle at some of these, and take the log for an old one at others.
+    #[test]
+    fn r19_a_record_whose_kind_has_changed_is_refused_wherever_it_stands() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        {
+            let store = RocksStore::open(folder.path(), CREATE)?;
+            for key in 1..=3 {
+                store.apply(&put(key, &[key; 100]), Durability::Synced)?;
+            }
+        }
+        let wal = wal(folder.path()).ok_or("no write-ahead log")?;
+        let bytes = fs::read(&wal)?;
+        let (mut at, mut flips) = (0, 0);
+        while let Some([_, _, _, _, low, high, _]) = bytes.get(at..at + 7) {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                if let Some(kind) = changed.get_mut(at + 6) {
+                    *kind ^= 1 << bit;
+                }
+                fs::write(&wal, changed)?;
+                let refused = RocksStore::open(folder.path(), REOPEN).err();
+                assert!(matches!(refused, Some(StoreError::Damaged(_))), "bit {bit} of byte {}: {refused:?}", at + 6);
+                flips += 1;
+            }
+            at += 7 + usize::from(u16::from_le_bytes([*low, *high]));
+        }
+        assert!(flips >= 24, "{flips}");
+        fs::write(&wal, bytes)?;
+        RocksStore::open(folder.path(), REOPEN)?;
         Ok(())
     }
 

@@ -230,7 +230,7 @@ fn session_state(random: &mut Random) -> Verdict {
 fn token(random: &mut Random) -> Verdict {
     let samples = samples::get();
     let (slot, index) = (Seq(random.range(1, 500)), random.range(0, 9) as u32);
-    let ack = random.bits() >> random.range(1, 64);
+    let ack = random.bits() >> random.range(1, 63);
     let number = ack + random.range(0, 20);
     let command: Vec<u8> = (0..random.range(0, 200)).map(|_| random.bits() as u8).collect();
     let client = ClientId(SigningKey::from_seed(&[4; 32]).public());
