@@ -98,9 +98,11 @@ fn reads<T, E: std::fmt::Display>(
         Ok(value) => Ok(Some(value)),
         Err(error) => {
             let words = error.to_string();
-            // The file itself, or another in its folder or above that it names.
+            // The file itself, or another in its folder or above that it names; or one elsewhere, by its whole path.
             let folder = path.ancestors().nth(2).and_then(Path::to_str).unwrap_or_default();
-            holds(words.contains(folder), || format!("no file is named in: {words}"))?;
+            let named = words.split(": ").next().unwrap_or_default();
+            let is_elsewhere = named.starts_with('/') && text.contains(named);
+            holds(words.contains(folder) || is_elsewhere, || format!("no file is named in: {words}"))?;
             Ok(None)
         }
     }
