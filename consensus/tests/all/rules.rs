@@ -2,7 +2,9 @@
 
 mod evidence;
 mod order;
+mod slips;
 mod standing;
+mod verified;
 mod views;
 mod waiting;
 
