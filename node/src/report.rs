@@ -231,6 +231,7 @@ pub(crate) mod tests {
     }
 
     /// One of a node that is ready.
+    #[cfg(feature = "bin")]
     pub(crate) fn ready() -> Report {
         report(&[Some(1), Some(1), Some(1)])
     }
