@@ -1,5 +1,6 @@
 //! The invariants, as one block.
 
+use crate::progress::Timer;
 use crate::{Core, EvidenceKind};
 
 impl Core {
@@ -12,7 +13,10 @@ impl Core {
         self.check_window();
         self.check_slots();
         self.check_bounds();
+        self.check_timers();
         self.requests.check();
+        let (now_ms, timeout_ms) = (self.progress.now_ms(), self.progress.timeout_ms());
+        self.requests.check_deadlines(self.term.start.is_some(), now_ms, timeout_ms);
     }
 
     fn check_window(&self) {
@@ -24,6 +28,7 @@ impl Core {
         assert!(window.delivered.0 - window.executed.0 <= window.length, "at most L batches wait for execution");
         let stable = window.stable.as_ref().map(|certificate| certificate.statement().seq);
         assert_eq!(stable.unwrap_or_default(), window.low, "h is the cut that the certificate is about");
+        assert!(!window.decided.contains_key(&window.committed.next()), "what is decided without a gap is committed");
         let next = window.delivered.next();
         let holds_back = window.delivered.0 - window.executed.0 == window.length;
         assert!(holds_back || !window.decided.contains_key(&next), "what is decided in order is delivered");
@@ -37,6 +42,10 @@ impl Core {
             if let Some(accepted) = &state.accepted {
                 assert!(accepted.view <= view, "nothing is accepted ahead of the view");
                 assert!(self.bodies.has(&accepted.digest), "what is accepted has its body");
+                // What was accepted before a restart may be further than what is known to be committed since (R11).
+                let is_fresh = accepted.view == view && accepted.proposal.is_some() && accepted.at_ms > 0;
+                let reach = window.committed.plus(self.config.constants.fresh_slots_max);
+                assert!(!is_fresh || *slot <= reach, "nothing fresh is accepted beyond committed + F");
             }
             if let Some(certificate) = &state.prepared {
                 assert!(certificate.statement().view <= view, "nothing is prepared ahead of the view");
@@ -52,6 +61,38 @@ impl Core {
             assert!(self.bodies.has(&decided.digest), "what is decided has its body");
             assert_eq!(decided.history.is_some(), *slot <= window.delivered, "what is delivered has its history");
         }
+    }
+
+    /// Whatever may go wrong is waited for by a timer, and none for longer than the rules say (R6, R7, R14, R15).
+    fn check_timers(&self) {
+        let (progress, timeout_ms) = (&self.progress, self.progress.timeout_ms());
+        if self.halted {
+            return;
+        }
+        let within = |timer: Timer, bound_ms: u64| progress.left_ms(timer).is_some_and(|left_ms| left_ms <= bound_ms);
+        assert!(within(Timer::Status, self.config.constants.status_period_ms.max(1)), "STATUS is due within a period");
+        // A timer that was armed before the time-out became shorter may run on.
+        let longest_ms = progress.timeout_max_ms();
+        assert!(within(Timer::Calm, longest_ms.saturating_mul(64)), "a view that lasts shortens the time-out");
+        let has_suspected = self.suspicion.suspects();
+        let idle_ms = self.config.constants.idle_ms;
+        if self.term.start.is_some() {
+            assert!(!progress.is_armed(Timer::NewView), "a NEW-VIEW that has come is not waited for");
+            let hears = self.is_leader() || within(Timer::Silent, longest_ms.saturating_mul(4));
+            assert!(hears || has_suspected, "a leader that says nothing is suspected");
+            let fills = within(Timer::Tail, idle_ms.max(1)) || within(Timer::Filler, longest_ms);
+            assert!(self.window.tail.is_none() || fills || has_suspected, "a tail is filled");
+            let runs = within(Timer::SessionClock, idle_ms.saturating_mul(2).max(1));
+            assert!(runs || within(Timer::SessionFiller, longest_ms) || has_suspected, "the session clock is watched");
+        } else {
+            assert!(within(Timer::NewView, timeout_ms) || has_suspected, "a NEW-VIEW that does not come is waited for");
+            for timer in [Timer::Silent, Timer::Filler, Timer::SessionClock, Timer::SessionFiller] {
+                assert!(!progress.is_armed(timer), "only the NEW-VIEW is waited for before the view starts");
+            }
+        }
+        let window = &self.window;
+        let fetches = window.transfer.is_some() || within(Timer::Gap, self.gap_ms());
+        assert!(window.delivered >= window.low || fetches, "what is missing below the watermark is pulled or fetched");
     }
 
     fn check_bounds(&self) {

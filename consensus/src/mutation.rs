@@ -69,5 +69,8 @@ mutations! {
     ProposalsNotFetched = "proposals-not-fetched", "Nobody re-sends a proposal that STATUS shows missing.";
     WipedVotesAtOnce = "wiped-votes-at-once", "A replica that others have heard more of than it remembers goes on.";
     ImagesBeforeCertification = "images-before-certification", "Images of a cut are written before its certificate is durable.";
+    StableNotDurable = "stable-not-durable", "A certificate that moves the window is not written.";
+    EvidenceNotReported = "evidence-not-reported", "A second, different vote is dropped and nobody is named.";
+    MarkStartsAtZero = "mark-starts-at-zero", "After a restart the mark counts only the rows that were written since.";
     EffectsNotDurable = "effects-not-durable", "Images are begun though the effects up to their cut are not durable.";
 }

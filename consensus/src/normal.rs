@@ -181,7 +181,9 @@ impl Core {
                 return Err(Ignored::Duplicate);
             }
             Added::Conflict(first) => {
-                self.report(Evidence::Votes(first, vote.clone()), out);
+                if !mutated!(self, EvidenceNotReported) {
+                    self.report(Evidence::Votes(first, vote.clone()), out);
+                }
                 return Err(Ignored::Conflict);
             }
         }

@@ -96,6 +96,16 @@ impl Progress {
         self.doublings = self.doublings.saturating_sub(1);
     }
 
+    /// `T_max`.
+    pub(crate) fn timeout_max_ms(&self) -> u64 {
+        self.timeout_max_ms
+    }
+
+    /// How long an armed timer has still to run.
+    pub(crate) fn left_ms(&self, timer: Timer) -> Option<u64> {
+        self.due.get(&timer).map(|at_ms| at_ms.saturating_sub(self.clock_ms))
+    }
+
     pub(crate) fn arm(&mut self, timer: Timer, after_ms: u64) {
         self.due.insert(timer, self.clock_ms.saturating_add(after_ms));
     }

@@ -430,6 +430,18 @@ impl Requests {
         }
     }
 
+    /// Asserts that deadlines run only in a view that has started, and that none runs for longer than the rules say (R6).
+    pub(crate) fn check_deadlines(&self, has_started: bool, now_ms: u64, timeout_ms: u64) {
+        let longest_ms = self.limits.timeout_max_ms.max(timeout_ms);
+        let budget_ms = longest_ms.saturating_add(longest_ms.saturating_mul(self.limits.admitted_max.into()) / 512);
+        let again_ms = now_ms.saturating_add(longest_ms / 4);
+        let lanes = self.clients.values().flat_map(|client| client.lanes.values());
+        for row in lanes.flat_map(|lane| lane.waiting.values()) {
+            assert!(row.left_ms.is_none_or(|left_ms| has_started && left_ms <= budget_ms), "a deadline is bounded");
+            assert!(row.forward.due_ms.is_none_or(|due_ms| due_ms <= again_ms), "a forward is repeated");
+        }
+    }
+
     /// Asserts that the counts are those of the rows, and within their bounds (R42).
     pub(crate) fn check(&self) {
         let rows =

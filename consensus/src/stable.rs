@@ -42,7 +42,9 @@ impl Core {
             return Err(Ignored::Conflict);
         }
         let left_behind = self.window.raise(certificate.clone());
-        self.record_stable(out);
+        if !mutated!(self, StableNotDurable) {
+            self.record_stable(out);
+        }
         self.prove_by_history(&certificate, &left_behind, out);
         self.deliver(out);
         self.drop_bodies();

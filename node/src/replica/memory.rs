@@ -158,6 +158,12 @@ impl Memory {
         Ok(())
     }
 
+    /// Planted: how many of so many rows were written since the start.
+    #[cfg(polder_mutations)]
+    pub(super) fn rows_since_start(&self, rows: u64) -> u64 {
+        rows.saturating_sub(self.rows)
+    }
+
     /// Planted: nothing is asked for any more.
     #[cfg(polder_mutations)]
     pub(super) fn forgive(&mut self) {

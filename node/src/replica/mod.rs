@@ -138,7 +138,10 @@ impl<S: Service> Replica<S> {
             }
             Event::Written { disk: Disk::Log, ticket } => {
                 let released = self.log.written(ticket);
-                if let Some(rows) = self.log.durable_rows().filter(|rows| *rows > self.mark.rows) {
+                let durable_rows = self.log.durable_rows();
+                #[cfg(polder_mutations)]
+                let durable_rows = durable_rows.map(|rows| self.rows_to_mark(rows));
+                if let Some(rows) = durable_rows.filter(|rows| *rows > self.mark.rows) {
                     self.mark = self.memory.mark(rows, &self.key);
                 }
                 self.begin(out);
@@ -174,6 +177,12 @@ impl<S: Service> Replica<S> {
         assert!(
             self.core.status().executed <= self.core.status().delivered,
             "nothing is executed before it is decided"
+        );
+        // A state is installed only above what is executed, so that batches which come meanwhile are held in order.
+        let is_in_step = !self.has_begun() || self.catch_up.installing().is_some() || self.halted.is_some();
+        assert!(
+            is_in_step || self.core.status().delivered == self.executor.executed(),
+            "what is decided in order is executed"
         );
         assert!(
             self.digesting.len() as u64 <= 2 * self.constants.window_slots / self.constants.interval_slots + 1,
@@ -334,6 +343,12 @@ impl<S: Service> Replica<S> {
         for output in self.held_back.take().unwrap_or_default() {
             self.carry_out(output, out);
         }
+    }
+
+    /// Planted: rows of before the start do not count.
+    #[cfg(polder_mutations)]
+    fn rows_to_mark(&self, rows: u64) -> u64 {
+        if mutated!(self, MarkStartsAtZero) { self.memory.rows_since_start(rows) } else { rows }
     }
 
     /// Planted: whatever others have heard, it begins.

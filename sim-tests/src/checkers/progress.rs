@@ -35,6 +35,9 @@ pub struct End {
     pub apart: Vec<ReplicaId>,
     /// Replicas whose disks lead to a cut too far below the stable one (C10), and to which.
     pub undurable: Vec<(ReplicaId, Seq)>,
+    /// Healed replicas that do not know of the certificate of the last cut that all must reach, and of which they do: every
+    /// healed replica's statement comes to every other, however often it was lost (R15, R29).
+    pub uncertified: Vec<(ReplicaId, Seq)>,
     /// Healed replicas and the slot up to which each has executed.
     pub executed: Vec<(ReplicaId, Seq)>,
     /// The slot that all must reach: the highest one when the last answer came.
@@ -49,6 +52,7 @@ impl End {
             && self.held == 0
             && self.apart.is_empty()
             && self.undurable.is_empty()
+            && self.uncertified.is_empty()
             && self.executed.iter().all(|(_, executed)| *executed >= self.must_reach)
     }
 }
@@ -73,8 +77,8 @@ pub fn check(end: &End) -> Verdict {
         NAME,
         format!(
             "{} ms after the healing {} requests are unanswered, {} are held for nobody; not at {}: \
-             {lagging}; not durable: {:?}; not ready: {:?}",
-            end.since_ms, end.unanswered, end.held, end.must_reach, end.undurable, end.apart
+             {lagging}; not durable: {:?}; not certified: {:?}; not ready: {:?}",
+            end.since_ms, end.unanswered, end.held, end.must_reach, end.undurable, end.uncertified, end.apart
         ),
     )
 }
@@ -91,6 +95,7 @@ mod tests {
             held: 0,
             apart: Vec::new(),
             undurable: Vec::new(),
+            uncertified: Vec::new(),
             executed: vec![(ReplicaId(0), Seq(9)), (ReplicaId(1), Seq(9))],
             must_reach: Seq(9),
         }
@@ -111,6 +116,7 @@ mod tests {
     fn a_request_that_is_held_for_nobody_and_a_disk_that_stands_and_a_replica_that_is_never_ready_are_caught() {
         assert!(check(&End { held: 1, ..end() }).is_err());
         assert!(check(&End { apart: vec![ReplicaId(1)], ..end() }).is_err());
+        assert!(check(&End { uncertified: vec![(ReplicaId(1), Seq(2))], ..end() }).is_err());
         assert!(check(&End { undurable: vec![(ReplicaId(1), Seq(2))], ..end() }).is_err());
     }
 

@@ -29,6 +29,13 @@ impl World {
         if !is_tick && self.hosts[host].is_up() {
             self.trace.line(format_args!("{} r{host} <- {event}", self.now_us));
         }
+        // What liars say is followed up, in runs that have some.
+        let said = match &event {
+            Event::Peer { message: VerifiedPeer::Ordering(message, _), .. } if self.options.liars > 0 => {
+                Some(message.clone()).filter(|_| self.hosts[host].is_correct() && self.hosts[host].is_up())
+            }
+            _ => None,
+        };
         let mut actions = Vec::new();
         let is_liar = self.hosts[host].liar.is_some();
         if is_liar && self.hosts[host].is_up() {
@@ -56,7 +63,15 @@ impl World {
         if is_tick && !actions.is_empty() {
             self.trace.line(format_args!("{} r{host} <- tick", self.now_us));
         }
-        self.carry_out(host, actions)
+        let Some(said) = said else { return self.carry_out(host, actions) };
+        let due = self.due_evidence(host, said.message());
+        let before = self.checkers.named.get(&self.hosts[host].id).map(|(_, at)| *at).unwrap_or_default();
+        let life = self.hosts[host].life;
+        self.carry_out(host, actions)?;
+        if self.is_current(host, life) && self.hosts[host].is_correct() {
+            self.observe_taken(host, said.message(), &before, due)?;
+        }
+        Ok(())
     }
 
     /// Carries out actions, unless a crash strikes in their middle.
@@ -74,6 +89,13 @@ impl World {
                 Action::Send { to, message } => self.send(host, to, &message)?,
                 Action::Reply { client, frame } => self.reply(host, client, frame),
                 Action::Write { disk, writes, durability, ticket } => {
+                    let me = self.hosts[host].id;
+                    if disk == Disk::Log
+                        && is_correct
+                        && let Some(promises) = self.checkers.promises.get_mut(&me)
+                    {
+                        promises.written(ticket, durability, &writes)?;
+                    }
                     self.disk(host, disk).submit(writes, durability, ticket);
                 }
                 Action::Digest { frozen } => {
@@ -99,6 +121,9 @@ impl World {
                     let is_liar = !self.hosts[usize::from(accused.0)].is_correct();
                     evidence::check(self.hosts[host].id, accused, is_liar, &format!("{found:?}"))?;
                     evidence::proves(&found, verify_evidence(&self.keyring, &found.to_bytes()))?;
+                    let me = self.hosts[host].id;
+                    let named = self.checkers.named.get_mut(&me);
+                    named.into_iter().for_each(|(named, _)| named.reports(accused, found.kind()));
                     self.named.insert((accused, found.kind()));
                 }
                 Action::Misled(accused) if is_correct => {
@@ -185,6 +210,13 @@ impl World {
         if !tickets.is_empty() && self.is_struck(host, point) {
             return self.crash(host, Some((point, "at")));
         }
+        let me = self.hosts[host].id;
+        if disk == Disk::Log
+            && self.hosts[host].is_correct()
+            && let Some(promises) = self.checkers.promises.get_mut(&me)
+        {
+            promises.done(me, &tickets)?;
+        }
         self.start_disk(host, disk)?;
         if !self.is_current(host, life) {
             return Ok(());
@@ -270,15 +302,24 @@ impl World {
             drop(self.note(&verified));
         } else {
             self.note(&verified)?;
-            if let VerifiedPeer::Ordering(message, _) = &verified {
+            if let VerifiedPeer::Ordering(message, mark) = &verified {
                 self.checkers.archive.sent(me, message.message(), &self.keyring)?;
+                if let Some(promises) = self.checkers.promises.get(&me) {
+                    promises.sent(me, message.message(), mark.rows)?;
+                }
             }
         }
-        if let VerifiedPeer::Checkpoint(signed, _) = &verified
+        if let VerifiedPeer::Checkpoint(signed, mark) = &verified
             && signed.by == me
             && standing == Standing::Correct
         {
+            if signed.statement.config != self.genesis.digest() {
+                return violation("equal-roots", format!("{me} says {message} of another configuration"));
+            }
             self.checkers.equal_roots.announced(me, &signed.statement)?;
+            if let Some(promises) = self.checkers.promises.get(&me) {
+                promises.announced(me, &signed.statement, mark.rows)?;
+            }
         }
         for to in receivers {
             self.post(Party(me.0.into()), Party(to.0.into()), Parcel::Peer(verified.clone()));

@@ -207,6 +207,8 @@ impl World {
         let lag_slots = 2 * self.options.constants.interval_slots;
         let undurable = statuses.iter().map(|(id, status)| (*id, status.planner.frontier, status.stable));
         let undurable = undurable.filter(|(_, frontier, stable)| frontier.plus(lag_slots) < must_reach.min(*stable));
+        let last_cut = must_reach.0 / self.options.constants.interval_slots * self.options.constants.interval_slots;
+        let uncertified = statuses.iter().filter(|(_, status)| status.stable.0 < last_cut);
         End {
             since_ms: since_us / 1_000,
             bound_ms: self.slow(progress::bound_ms(&self.options.constants, self.keyring.quorum(), requests)),
@@ -214,6 +216,7 @@ impl World {
             held: if counts_held { held } else { 0 },
             apart: if counts_held { apart.map(|(id, _)| *id).collect() } else { Vec::new() },
             undurable: undurable.map(|(id, frontier, _)| (id, frontier)).collect(),
+            uncertified: uncertified.map(|(id, status)| (*id, status.stable)).collect(),
             must_reach,
             executed,
         }

@@ -480,6 +480,7 @@ impl World {
         if self.hosts[host].is_correct() {
             self.checkers.agreement.starts(me, status.executed, status.history)?;
         }
+        self.observe_start(host, status.core.low)?;
         self.hosts[host].replica = Some(replica);
         self.hosts[host].started_us = self.now_us;
         let life = self.hosts[host].life;

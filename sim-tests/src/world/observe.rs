@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use polder_checkpoint::Store as _;
-use polder_consensus::VerifiedMessage;
-use polder_types::{Batch, Constants, Digest, Quorum, Seq};
+use polder_checkpoint::{Family, Store as _};
+use polder_consensus::{EvidenceKind, Message, VerifiedMessage};
+use polder_node::replica::Phase;
+use polder_types::{Batch, Constants, Digest, Quorum, ReplicaId, Seq};
 
 use super::World;
 use crate::checkers::agreement::Agreement;
@@ -13,6 +14,8 @@ use crate::checkers::archive::Archive;
 use crate::checkers::bounded_tables::{self, Sizes};
 use crate::checkers::certificates::Certificates;
 use crate::checkers::equal_roots::EqualRoots;
+use crate::checkers::named::{Named, Place};
+use crate::checkers::promises::Promises;
 use crate::checkers::validity::Validity;
 use crate::checkers::{Verdict, violation};
 
@@ -31,6 +34,10 @@ pub struct Checkers {
     pub equal_roots: EqualRoots,
     /// See the checker.
     pub certificates: Certificates,
+    /// See the checker; by replica.
+    pub promises: BTreeMap<ReplicaId, Promises>,
+    /// See the checker; by replica, since its start: what it was given, and how it stands.
+    pub named: BTreeMap<ReplicaId, (Named, Place)>,
     bounds: Sizes,
     batches: BTreeMap<Digest, Arc<Batch>>,
 }
@@ -45,6 +52,8 @@ impl Checkers {
             validity: Validity::default(),
             equal_roots: EqualRoots::default(),
             certificates: Certificates::default(),
+            promises: BTreeMap::new(),
+            named: BTreeMap::new(),
             bounds: bounded_tables::bounds(constants, quorum),
             batches: BTreeMap::new(),
         }
@@ -82,6 +91,57 @@ impl World {
         }
     }
 
+    /// A replica starts from what its log holds.
+    pub(super) fn observe_start(&mut self, host: usize, base: Seq) -> Verdict {
+        let me = self.hosts[host].id;
+        let rows = self.hosts[host].log.store().rows(Family::Log);
+        let promises = Promises::starts(&rows, base, self.genesis.constants.window_slots)?;
+        self.checkers.promises.insert(me, promises);
+        self.checkers.named.insert(me, (Named::default(), Place::default()));
+        Ok(())
+    }
+
+    /// Whom a correct replica must report when it takes this message.
+    pub(super) fn due_evidence(&self, host: usize, message: &Message) -> Option<(ReplicaId, EvidenceKind)> {
+        let is_lie = |by: ReplicaId| self.hosts.get(usize::from(by.0)).is_some_and(|host| host.liar.is_some());
+        let me = self.hosts[host].id;
+        let is_judged = self.hosts[host].is_correct() && message.header().by.is_some_and(is_lie);
+        let ((named, at), promises) = self.checkers.named.get(&me).zip(self.checkers.promises.get(&me))?;
+        named.due(message, at, promises).filter(|_| is_judged && at.has_begun)
+    }
+
+    /// A correct replica has no use for a message.
+    pub(super) fn observe_refusal(&self, host: usize, message: &Message) -> Verdict {
+        let Some(due) = self.due_evidence(host, message) else { return Ok(()) };
+        let me = self.hosts[host].id;
+        let quorum = self.keyring.quorum().quorum();
+        match self.checkers.named.get(&me).zip(self.checkers.promises.get(&me)) {
+            Some(((named, at), promises)) if !named.may_refuse(message, at, promises, quorum) => {
+                named.judge(me, due, message)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A correct replica took a message, standing so before; `due` was to be reported.
+    pub(super) fn observe_taken(
+        &mut self,
+        host: usize,
+        message: &Message,
+        before: &Place,
+        due: Option<(ReplicaId, EvidenceKind)>,
+    ) -> Verdict {
+        let me = self.hosts[host].id;
+        let Some((named, after)) = self.checkers.named.get_mut(&me) else { return Ok(()) };
+        if let Some(due) = due {
+            named.judge(me, due, message)?;
+        }
+        if let Some(promises) = self.checkers.promises.get(&me).filter(|_| before.has_begun) {
+            named.took(message, before, after, promises);
+        }
+        Ok(())
+    }
+
     /// A correct replica made a step.
     pub(super) fn observe_step(&mut self, host: usize) -> Verdict {
         let Some(replica) = self.hosts[host].replica.as_ref() else { return Ok(()) };
@@ -93,6 +153,21 @@ impl World {
         let me = self.hosts[host].id;
         if status.core.suspects {
             self.hosts[host].suspected = Some(status.core.view);
+        }
+        if self.options.liars > 0
+            && let Some((_, place)) = self.checkers.named.get_mut(&me)
+        {
+            let constants = &self.genesis.constants;
+            *place = Place {
+                has_begun: !matches!(status.phase, Phase::Remembering { .. } | Phase::Halted(_)),
+                epoch: status.core.epoch,
+                view: status.core.view,
+                entered: status.core.entered,
+                is_leader: status.core.is_leader,
+                low: status.core.low,
+                high: status.core.low.plus(constants.window_slots),
+                fresh: status.core.committed.plus(constants.fresh_slots_max),
+            };
         }
         let cursor = self.checkers.agreement.cursor(me);
         if status.executed != cursor {

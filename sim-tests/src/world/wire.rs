@@ -139,6 +139,9 @@ impl World {
             let is_wanted = replica.is_some_and(|replica| replica.wants(&ordering.message().header()));
             if !is_wanted && !self.network.is_forced() {
                 self.counts.unwanted += 1;
+                if self.options.liars > 0 {
+                    self.observe_refusal(host, ordering.message())?;
+                }
                 return Ok(None);
             }
         }
