@@ -70,7 +70,12 @@ impl Core {
         let constants = &self.config.constants;
         if batch.ts > self.wall.plus(constants.clock_ahead_max_ms) {
             mark!(ProposalHeld);
-            self.window.slot_mut(slot).into_iter().for_each(|slot| slot.held = Some(message.clone()));
+            let now_ms = self.progress.now_ms();
+            if let Some(state) = self.window.slot_mut(slot) {
+                // A copy waits no longer than the first.
+                let since_ms = state.held.as_ref().map_or(now_ms, |(_, since_ms)| *since_ms);
+                state.held = Some((message.clone(), since_ms));
+            }
             return Ok(());
         }
         let behind = batch.ts.plus(constants.timeout_max_ms.saturating_mul(4)) < self.wall;
@@ -86,18 +91,30 @@ impl Core {
         Ok(())
     }
 
-    /// Proposals that were too far ahead of the own clock come again once they are not (R27).
+    /// Proposals that were too far ahead of the own clock come again once they are not; one that stays so for `4T` is a
+    /// reason to suspect (R27): *its leader waits for a quorum that waits for a time that is far away, and whose client has
+    /// gone is asked for by nobody else.*
     pub(crate) fn release_held(&mut self, out: &mut Vec<Output>) {
         let horizon = self.wall.plus(self.config.constants.clock_ahead_max_ms);
         let due = |held: &Arc<VerifiedMessage>| held.batch.as_ref().is_some_and(|batch| batch.ts <= horizon);
-        let slots = self.window.slots.values_mut().filter(|slot| slot.held.as_ref().is_some_and(due));
-        let released: Vec<_> = slots.filter_map(|slot| slot.held.take()).collect();
-        for message in released {
+        let since_ms = self.progress.now_ms().saturating_sub(self.progress.timeout_ms().saturating_mul(4));
+        let (mut released, mut is_absurd) = (Vec::new(), false);
+        for state in self.window.slots.values_mut() {
+            if state.held.as_ref().is_some_and(|(held, _)| due(held)) {
+                released.extend(state.held.take());
+            } else {
+                is_absurd |= state.held.as_ref().is_some_and(|(_, held_since_ms)| *held_since_ms < since_ms);
+            }
+        }
+        for (message, _) in released {
             mark!(ProposalReleased);
             if let Message::Proposal(signed, _) = message.message() {
                 // What is no longer acceptable is dropped as if it came now.
                 self.on_proposal(signed, &message, out).unwrap_or_default();
             }
+        }
+        if is_absurd {
+            self.suspect(out);
         }
     }
 

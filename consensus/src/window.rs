@@ -45,8 +45,8 @@ pub(crate) struct Slot {
     pub(crate) commits: Tally<Vote>,
     /// COMMITs of the last earlier view that had any: only to catch who forgets one (R41).
     pub(crate) earlier_commits: Tally<Vote>,
-    /// A fresh proposal that is too far ahead of the own clock (R27).
-    pub(crate) held: Option<Arc<VerifiedMessage>>,
+    /// A fresh proposal that is too far ahead of the own clock, and since when, by the logical clock (R27).
+    pub(crate) held: Option<(Arc<VerifiedMessage>, u64)>,
     /// A commit certificate whose body is missing.
     pub(crate) certified: Option<Certificate<Vote>>,
     /// The bodies that the log has in a record of this slot.

@@ -217,7 +217,13 @@ impl Client {
                 let abandon_per_mille = self.options.abandon_per_mille;
                 let random = &mut self.random;
                 // An abandoned call is acknowledged like one that was answered: whatever becomes of it, nobody asks again.
-                self.pending.retain(|_, pending| !(pending.retry.is_late(now_us) && random.chance(abandon_per_mille)));
+                self.pending.retain(|_, pending| {
+                    let is_kept = !(pending.retry.is_late(now_us) && random.chance(abandon_per_mille));
+                    if !is_kept {
+                        history.abandoned.extend(pending.operations.iter().map(|place| (*place, now_us)));
+                    }
+                    is_kept
+                });
                 for pending in self.pending.values_mut() {
                     if pending.retry.is_due(now_us) {
                         // Whoever leads now says so.

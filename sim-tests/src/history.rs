@@ -94,6 +94,8 @@ pub struct Operation {
 pub struct History {
     /// The commands.
     pub operations: Vec<Operation>,
+    /// Those, by their place, that their client gave up, and when, in microseconds: whatever becomes of them, it asks no more.
+    pub abandoned: std::collections::BTreeMap<usize, u64>,
     /// The final list of each key, as read after everything was answered.
     pub lists: std::collections::BTreeMap<u64, Vec<u64>>,
 }

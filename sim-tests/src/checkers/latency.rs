@@ -31,9 +31,11 @@ pub fn bound_ms(constants: &Constants, quorum: Quorum, in_flight: u64) -> u64 {
 ///
 /// When one has waited for longer than is allowed.
 pub fn check(history: &History, since_us: u64, now_us: u64, bound_ms: u64) -> Verdict {
-    for operation in &history.operations {
+    for (place, operation) in history.operations.iter().enumerate() {
         let from_us = operation.invoked_us.max(since_us);
         let answered_us = operation.answered.as_ref().map(|(at_us, _)| *at_us);
+        // Nobody waits for what was given up.
+        let answered_us = answered_us.or_else(|| history.abandoned.get(&place).copied());
         let waited_ms = answered_us.unwrap_or(now_us).saturating_sub(from_us) / 1_000;
         if waited_ms > bound_ms {
             let (client, command) = (operation.client, operation.command);
@@ -66,6 +68,9 @@ mod tests {
         assert_eq!(check(&history(0, Some(10_000)), 5_000, 99_000, 9), Ok(()));
         assert_eq!(check(&history(0, None), 5_000, 14_000, 9), Ok(()));
         assert!(check(&history(0, None), 5_000, 15_000, 9).is_err());
+        let abandoned = |at_us| History { abandoned: [(0, at_us)].into(), ..history(0, None) };
+        assert_eq!(check(&abandoned(14_000), 5_000, 99_000, 9), Ok(()), "nobody waits for it any more");
+        assert!(check(&abandoned(15_000), 5_000, 99_000, 9).is_err(), "it was given up too late");
     }
 
     #[test]

@@ -174,6 +174,20 @@ fn r27_a_batch_from_the_future_is_held_until_it_is_not() {
     assert!(solo.has_sent(voted(Phase::Prepare, 1)));
 }
 
+/// Seed 2000569: the leader's clock leapt for a moment, and the one client that had asked it went away.
+#[test]
+fn r27_a_batch_that_stays_far_in_the_future_is_a_reason_to_suspect() {
+    let mut solo = Solo::new(4, 1, 1);
+    let far = solo.propose(0, 1, &batch(1_000_000));
+    solo.give(0, far.clone());
+    solo.wait(700);
+    // Its copies do not begin anew.
+    solo.give(0, far);
+    assert!(!solo.suspects());
+    solo.wait(300);
+    assert!(solo.suspects() && !solo.has_sent(voted(Phase::Prepare, 1)));
+}
+
 #[test]
 fn r27_a_clock_that_stays_behind_is_a_reason_to_suspect() {
     let mut solo = Solo::new(4, 1, 1);
