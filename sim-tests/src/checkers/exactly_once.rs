@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn history(operations: Vec<Operation>, list: &[u64]) -> History {
-        History { operations, lists: [(1, list.to_vec())].into() }
+        History { operations, lists: [(1, list.to_vec())].into(), ..History::default() }
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
     fn half_a_command_is_caught() {
         let command = Command::AppendBoth { first: 1, second: 2, id: 7 };
         let operations = vec![Operation { client: 0, command, invoked_us: 0, answered: None }];
-        let mut history = History { operations, lists: [(1, vec![7]), (2, vec![])].into() };
+        let mut history = History { operations, lists: [(1, vec![7]), (2, vec![])].into(), ..History::default() };
         assert!(check(&history).is_err());
         history.lists.insert(2, vec![7]);
         assert_eq!(check(&history), Ok(()));

@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn history(operations: Vec<Operation>) -> History {
-        History { operations, lists: [(1, vec![7, 8])].into() }
+        History { operations, lists: [(1, vec![7, 8])].into(), ..History::default() }
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Load {
         let mut recorded = self.thread.join().expect("the clients end");
         recorded.operations.sort_by_key(|operation| operation.invoked_us);
         let lists = run(read_lists(&self.shared.files, &recorded.operations));
-        let history = History { operations: recorded.operations, lists };
+        let history = History { operations: recorded.operations, lists, ..History::default() };
         for id in recorded.refused {
             let found = history.lists.values().any(|list| list.contains(&id));
             assert!(!found, "{id} was appended, though a client was told that it was not");
