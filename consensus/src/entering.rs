@@ -181,6 +181,10 @@ impl Core {
         if signed.by != self.quorum.leader(view) {
             return Err(Ignored::NotLeader);
         }
+        // R41: a second one is evidence whatever it encloses.
+        if let Some(start) = self.term.start.as_ref().filter(|_| view == self.term.view) {
+            return Err(self.judge_second(start.body, start.message.clone(), signed, body, out));
+        }
         let fits = |change: &Change| change.0.statement.view == view && change.0.statement.epoch == epoch;
         if !enclosed.iter().all(fits) {
             return Err(Ignored::Invalid);
@@ -192,9 +196,6 @@ impl Core {
                 _ => None,
             });
             ended.into_iter().for_each(|ended| self.leave(ended, out));
-        }
-        if let Some(start) = &self.term.start {
-            return Err(self.judge_second(start.body, start.message.clone(), signed, body, out));
         }
         self.catch_liars(enclosed, out)?;
         let changes = enclosed.iter().map(|(signed, body)| (signed.by, body));

@@ -143,7 +143,9 @@ struct Offer {
 struct Peer {
     /// It has answered the question what it holds.
     has_answered: bool,
-    /// It does not hold the target.
+    /// The cut that it offered when everybody was last asked, or later.
+    offered: Option<Seq>,
+    /// It said that it does not hold the target any more.
     is_gone: bool,
     /// It sent something wrong.
     is_blamed: bool,
@@ -151,6 +153,13 @@ struct Peer {
     late: u64,
     /// It missed one since everybody was last asked: it may be dead.
     is_late: bool,
+}
+
+impl Peer {
+    /// Whether it may be asked for partitions of this cut: it has said that it holds it, or a newer one.
+    fn is_able(&self, cut: Seq) -> bool {
+        !self.is_blamed && !self.is_gone && self.offered.is_some_and(|offered| offered >= cut)
+    }
 }
 
 /// A partition that is being fetched from one peer.
@@ -239,6 +248,7 @@ impl Fetch {
         let above = self.cut().minus(1);
         for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.is_blamed) {
             peer.has_answered = false;
+            peer.offered = None;
             peer.is_gone = false;
             peer.is_late = false;
             out.push(Output::Send { to: *id, message: Message::Ask { above } });
@@ -255,10 +265,15 @@ impl Fetch {
         digests: Vec<Digest>,
         out: &mut Vec<Output>,
     ) {
-        if !matches!(self.phase, Phase::Asking { .. }) {
-            return;
+        let offered = proof.statement.seq;
+        if let Some(peer) = self.peers.get_mut(&from).filter(|_| offered >= self.target.statement().seq) {
+            // No proof is needed: what it sends is checked.
+            peer.offered = Some(offered);
         }
-        if proof.statement.seq >= self.cut() {
+        if !matches!(self.phase, Phase::Asking { .. }) {
+            return self.proceed_if_fetching(now_ms, out);
+        }
+        if offered >= self.cut() {
             let Some(certificate) = self.verified(&proof, &digests) else {
                 return self.blame(now_ms, from, Blame::Offer, out);
             };
@@ -337,12 +352,14 @@ impl Fetch {
                 continue;
             }
             let busy = |id: ReplicaId| flights.values().filter(|flight| flight.from == id).count();
-            let able = || self.peers.iter().filter(|(_, peer)| !peer.is_blamed && !peer.is_gone);
+            let able = || self.peers.iter().filter(|(_, peer)| peer.is_able(cut));
             // One that is busy is better than one that was later: that may be dead, and the cut pass before it is replaced.
             let least_late = able().map(|(_, peer)| peer.late).min().unwrap_or(0);
             let quick = able().filter(|(_, peer)| peer.late <= least_late);
             let free = quick.filter(|(id, _)| busy(**id) < self.config.at_once_per_peer);
-            let Some((from, _)) = free.min_by_key(|(id, peer)| (peer.late, busy(**id), **id)) else { break };
+            // Who offered exactly this cut has not passed it.
+            let order = |(id, peer): &(&ReplicaId, &Peer)| (peer.offered != Some(cut), busy(**id), **id);
+            let Some((from, _)) = free.min_by_key(order) else { break };
             let from = *from;
             let builder = PartitionBuilder::new(partition);
             let flight = Flight {
@@ -473,7 +490,8 @@ impl Fetch {
         let Phase::Fetching { flights, .. } = &mut self.phase else { return };
         let deadline_ms = self.config.deadline_ms.max(1);
         // When everybody was late it is the network: what is demanded halves each time round.
-        let able = self.peers.values().filter(|peer| !peer.is_blamed && !peer.is_gone);
+        let cut = self.target.statement().seq;
+        let able = self.peers.values().filter(|peer| peer.is_able(cut));
         let rounds = able.map(|peer| peer.late).min().unwrap_or(0).min(32);
         let is_late = |flight: &Flight| {
             let deadlines = now_ms.saturating_sub(flight.started_ms) / deadline_ms;
@@ -496,14 +514,20 @@ impl Fetch {
         self.proceed_or_ask(now_ms, out);
     }
 
-    /// Who no longer holds this cut holds a newer one: when all who are left were late, and may be dead, everybody is
-    /// asked anew. Only since they were last asked: else the one source that is left, late once, would never be tried
-    /// while another says at once that it has nothing.
+    /// When all who hold this cut were late since they were last asked, and may be dead, everybody is asked anew: others
+    /// may hold it by now, or a newer one.
     fn proceed_or_ask(&mut self, now_ms: u64, out: &mut Vec<Output>) {
-        let mut able = self.peers.values().filter(|peer| !peer.is_blamed && !peer.is_gone);
-        if able.all(|peer| peer.is_late) && self.peers.values().any(|peer| peer.is_gone) {
+        let cut = self.cut();
+        if self.peers.values().filter(|peer| peer.is_able(cut)).all(|peer| peer.is_late) {
             self.ask(now_ms, out);
         } else {
+            self.proceed(now_ms, out);
+        }
+    }
+
+    /// One more peer holds the target.
+    fn proceed_if_fetching(&mut self, now_ms: u64, out: &mut Vec<Output>) {
+        if matches!(self.phase, Phase::Fetching { .. }) {
             self.proceed(now_ms, out);
         }
     }

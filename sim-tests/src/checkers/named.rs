@@ -28,7 +28,9 @@ pub struct Place {
     pub view: View,
     /// Whether that has started.
     pub entered: bool,
-    /// Whether it leads it.
+    /// Who leads it.
+    pub leader: ReplicaId,
+    /// Whether that is this replica.
     pub is_leader: bool,
     /// `h`.
     pub low: Seq,
@@ -75,7 +77,7 @@ impl Named {
                 let first = self.votes.get(&(phase, slot, by)).filter(|first| is_open && **first != digest);
                 first.map(|_| EvidenceKind::Votes)
             }
-            Message::Proposal(proposal, _) if is_current && at.entered => {
+            Message::Proposal(proposal, _) if is_current && at.entered && by == at.leader => {
                 let Proposal { view, slot, digest, .. } = proposal.statement;
                 let is_open = at.contains(slot) && slot <= at.fresh;
                 let first = promises.accepted(slot).filter(|(of, first)| is_open && *of == view && *first != digest);

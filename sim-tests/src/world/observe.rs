@@ -163,6 +163,7 @@ impl World {
                 epoch: status.core.epoch,
                 view: status.core.view,
                 entered: status.core.entered,
+                leader: self.keyring.quorum().leader(status.core.view),
                 is_leader: status.core.is_leader,
                 low: status.core.low,
                 high: status.core.low.plus(constants.window_slots),
