@@ -28,12 +28,14 @@ fn two_hundred_seeds_find_nothing() {
 }
 
 /// Seeds beyond those that failed once, and what they showed.
-const KEPT: [(u64, &str); 6] = [
+const KEPT: [(u64, &str); 8] = [
     (1_332, "a replica that is cut off is given, long after, what the network had held back: that is not boasting"),
     (1_824, "two that fetch one state ask each other again and again, and never the one that has it and was late once"),
     (880_205, "a source that is dead is given a part of every cut, and each cut passes before it is given up"),
     (2_000_338, "nobody waits for a call that was given up"),
     (2_000_569, "a leader's clock leaps, what it proposes is held, and the client that asked it has gone"),
+    (2_010_335, "a second NEW-VIEW that encloses what does not fit is evidence, too"),
+    (2_010_585, "one that fetches a state asks those that have not reached the cut, until the cut has passed"),
     (7_000_102, "a full disk keeps nothing of what was written after the write that it refused"),
 ];
 

