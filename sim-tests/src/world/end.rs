@@ -102,9 +102,10 @@ impl World {
         }
         if !self.has_read_lists {
             self.has_read_lists = true;
-            if let Some(client) = self.clients.first_mut() {
-                (1..=self.options.load.keys).for_each(|key| client.order(vec![Command::Read { key }]));
-            }
+            // All in one request: what a client gave up may still come to be executed between two.
+            let keys = 1..=self.options.load.keys;
+            let reads: Vec<Command> = keys.map(|key| Command::Read { key }).collect();
+            self.clients.first_mut().into_iter().for_each(|client| client.order(reads.clone()));
             return Ok(());
         }
         if self.options.is_watched {
