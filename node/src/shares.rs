@@ -98,7 +98,9 @@ impl Shares {
         let paid = self.paid.get(&client).copied().unwrap_or(0);
         let now = answered.min(self.most(client).saturating_sub(paid));
         self.set(client, own - now);
-        self.paid.insert(client, paid.saturating_add(now));
+        if now > 0 {
+            self.paid.insert(client, paid.saturating_add(now));
+        }
         if answered > now {
             self.owed.insert(client, answered - now);
         }
@@ -197,6 +199,8 @@ impl Shares {
             });
         }
         if self.ticks.is_multiple_of(FORGOTTEN_TICKS) {
+            // Where no slot comes time pays off, and nobody is remembered for what he once paid.
+            self.slot_executed();
             for (client, commands) in self.under_way.clone() {
                 self.set(client, commands - commands.div_ceil(8));
             }
@@ -265,6 +269,24 @@ mod tests {
             }
         }
         assert!((768..=1_280).contains(&taken), "sixteen a slot, as each of the others: {taken}");
+    }
+
+    /// Copies are answered from the cache, and keys may cost nothing.
+    #[test]
+    fn flood_while_no_slot_comes_nobody_is_remembered_for_ever() {
+        let mut shares = Shares::default();
+        shares.taken(client(1), 16, 1_000);
+        for number in 0..1_000_u16 {
+            let mut key = [9; 32];
+            key[..2].copy_from_slice(&number.to_le_bytes());
+            let stranger = ClientId(PublicKey(key));
+            shares.answered(stranger, 1);
+            shares.taken(stranger, 40, 1_000);
+            shares.answered(stranger, 40);
+        }
+        assert!(shares.paid.len() <= 1_000 && !shares.owed.is_empty());
+        (0..200 * FORGOTTEN_TICKS).for_each(|_| shares.tick());
+        assert!(shares.paid.is_empty() && shares.owed.is_empty() && shares.under_way.is_empty());
     }
 
     /// What one who floods is given in so many ticks, in each of which another is answered so many commands.
